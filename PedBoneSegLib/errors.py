@@ -1,0 +1,69 @@
+"""The failures that can be foreseen: each is one line that names the thing, the fault and the remedy.
+
+Anything that is raised and is not one of these is a bug: it keeps its traceback and ends with exit code 1.
+"""
+
+
+class PedBoneSegError(Exception):
+    """A foreseeable failure. `message` names the thing and the fault, `hint` the remedy (may be empty)."""
+
+    kind = "bug"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = _one_line(message)
+        self.hint = _one_line(hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class BadInput(PedBoneSegError):
+    """A file, a folder, an option or a data set that cannot be used as it is."""
+
+    kind = "bad-input"
+    exit_code = 2
+
+
+class BadModel(PedBoneSegError):
+    """A model that is missing, damaged, of an unknown schema, or lacks what was asked of it."""
+
+    kind = "bad-model"
+    exit_code = 3
+
+
+class OutOfMemory(PedBoneSegError):
+    """Neither a smaller batch nor the CPU was small enough."""
+
+    kind = "out-of-memory"
+    exit_code = 4
+
+
+class Cancelled(PedBoneSegError):
+    """The user stopped the work; nothing was written."""
+
+    kind = "cancelled"
+    exit_code = 5
+
+    def __init__(self, message: str = "cancelled", hint: str = "") -> None:
+        super().__init__(message, hint)
+
+
+class Undecided(PedBoneSegError):
+    """Joint `auto` met an image that is ambiguous or unlike anything the model knows; nothing was written.
+
+    `scores` maps every domain to its score, the smallest being the likeliest.
+    """
+
+    kind = "undecided"
+    exit_code = 6
+
+    def __init__(self, message: str, hint: str, verdict: str, scores: dict[str, float]) -> None:
+        super().__init__(message, hint)
+        self.verdict = verdict
+        self.scores = scores
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())

@@ -1,0 +1,83 @@
+"""Files that appear whole or not at all: written beside their place, then renamed.
+
+A partial file carries the number of the process that writes it, so that whatever a kill left behind can be told
+from what another process is writing just now.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PARTIAL = re.compile(r"^\.pedboneseg-(\d+)-.*\.partial(\..+)?$")
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives the path of a temporary file to write; it takes the place of `path` when the block ends without error.
+
+    The temporary file lies in the same folder and ends in the same suffixes, so that writers which choose a format
+    by suffix work on it. On any error it is removed and `path` is as it was.
+    """
+    path = Path(path)
+    suffixes = "".join(path.suffixes[-2:])
+    temporary = path.with_name(f".pedboneseg-{os.getpid()}-{path.name}.partial{suffixes}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def sweep_partials(folder: str | os.PathLike) -> list[Path]:
+    """Removes the partial files in `folder` (not below it) whose writer no longer runs; returns what was removed."""
+    removed = []
+    folder = Path(folder)
+    if not folder.is_dir():
+        return removed
+    for entry in folder.iterdir():
+        match = _PARTIAL.match(entry.name)
+        if match and not _is_running(int(match.group(1))):
+            entry.unlink(missing_ok=True)
+            removed.append(entry)
+    return removed
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # other systems cannot open a folder; their rename is durable enough
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid():
+        return True
+    if os.name != "posix":
+        return _is_running_on_windows(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_running_on_windows(pid: int) -> bool:
+    import ctypes
+
+    synchronize = 0x00100000
+    handle = ctypes.windll.kernel32.OpenProcess(synchronize, False, pid)
+    if not handle:
+        return False
+    ctypes.windll.kernel32.CloseHandle(handle)
+    return True
