@@ -1,0 +1,1 @@
+"""The training library: from folders of images to a model that the runtime opens."""

@@ -1,0 +1,1 @@
+"""From a lab's folders to batches: dataset → bank → augmentation → source."""
