@@ -1,0 +1,111 @@
+"""An image with its place in the patient.
+
+Arrays are indexed [i, j, k], the file's own axes (i runs fastest in the file). The world is LPS: millimeters towards
+the patient's left, posterior and superior, as in DICOM and ITK.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import BadInput
+
+_NOT_ORTHOGONAL = 2e-3  # cosine between two axes beyond which a grid counts as sheared (0.1 degree)
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know about a result: an entry of the JSON's `warnings`."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class NiftiGeometry:
+    """The header fields by which a NIfTI file places itself, kept as read.
+
+    They are written back untouched, so that every reader, whichever of the fields it prefers, places the result
+    exactly as it places the input.
+    """
+
+    pixdim: tuple[float, ...]  # 8 numbers, the first is the handedness of the quaternion form
+    units: int
+    qform_code: int
+    sform_code: int
+    quaternion: tuple[float, ...]  # b, c, d and the three offsets
+    rows: tuple[float, ...]  # the sform's 12 numbers
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels are: `direction` holds the axes' unit vectors in LPS as its columns, `origin` is the center of
+    the first voxel, `spacing` in mm. The axes may be permuted, flipped, oblique and left-handed."""
+
+    size: tuple[int, int, int]
+    spacing: Vector
+    origin: Vector
+    direction: tuple[Vector, Vector, Vector]
+    nifti: NiftiGeometry | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4×4, from voxel indices (i, j, k, 1) to LPS mm."""
+        affine = np.eye(4)
+        affine[:3, :3] = np.asarray(self.direction) * np.asarray(self.spacing)
+        affine[:3, 3] = self.origin
+        return affine
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.prod(self.spacing)) / 1000
+
+    @classmethod
+    def from_affine(cls, size: tuple[int, ...], affine: np.ndarray, nifti: NiftiGeometry | None = None) -> "Grid":
+        """`affine` is 3×4 or 4×4, voxel indices to LPS mm. Nothing is checked: call `check`."""
+        affine = np.asarray(affine, np.float64)
+        with np.errstate(all="ignore"):
+            spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
+            direction = affine[:3, :3] / spacing
+        columns = tuple(map(_floats, direction))
+        return cls(tuple(map(int, size)), _floats(spacing), _floats(affine[:3, 3]), columns, nifti)
+
+    def check(self, name: str = "the image") -> "Grid":
+        """Raises BadInput where no honest result can be given: an empty, flat, sheared or undefined grid."""
+        if min(self.size) < 1:
+            raise BadInput(f"{name} has no voxels (size {self.size})", "export the image again")
+        numbers = np.concatenate([np.ravel(part) for part in (self.spacing, self.origin, self.direction)])
+        if min(self.spacing) == 0:
+            fault = f"has a voxel spacing of zero ({_short(self.spacing)} mm)"
+        elif not np.isfinite(numbers).all():
+            fault = "has a geometry that is not a number (NaN or infinite)"
+        elif min(self.spacing) < 1e-6 or max(self.spacing) > 1e6:
+            fault = f"has an impossible voxel spacing ({_short(self.spacing)} mm)"
+        elif np.abs(np.asarray(self.direction).T @ np.asarray(self.direction) - np.eye(3)).max() > _NOT_ORTHOGONAL:
+            fault = "is sheared: its axes are not at right angles"
+        else:
+            return self
+        raise BadInput(f"{name} {fault}", "resample it to a regular grid, or export it again from the scanner's files")
+
+
+@dataclass
+class Volume:
+    """An image, `array` [i, j, k] of any real type. What the source does not tell is None."""
+
+    array: np.ndarray
+    grid: Grid
+    name: str = "image"
+    side: str | None = None  # "left" or "right"
+    modality: str | None = None  # as DICOM says it: "MR"
+    sequence: str | None = None  # the scanner's name of the pulse sequence
+    warnings: list[Notice] = field(default_factory=list)
+
+
+def _floats(numbers: np.ndarray) -> Vector:
+    return tuple(float(number) for number in numbers)
+
+
+def _short(numbers: Vector) -> str:
+    return " × ".join(f"{number:g}" for number in numbers)
