@@ -49,7 +49,8 @@ def score_bone(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     outside = reference.size - present
     specificity = 1 - (predicted - both) / outside if outside else None
     if not present:
-        return BoneScore(SPURIOUS if predicted else ABSENT, 0.0 if predicted else None, None, specificity, None, None, None)
+        state, dice = (SPURIOUS, 0.0) if predicted else (ABSENT, None)
+        return BoneScore(state, dice, None, specificity, None, None, None)
     if not predicted:
         return BoneScore(MISSING, 0.0, 0.0, specificity, None, None, 1.0)
     distances = np.concatenate(surface_distances(prediction, reference, spacing))
