@@ -42,7 +42,7 @@ def sweep_partials(folder: str | os.PathLike) -> list[Path]:
         return removed
     for entry in folder.iterdir():
         match = _PARTIAL.match(entry.name)
-        if match and not _is_running(int(match.group(1))):
+        if match and not is_running(int(match.group(1))):
             entry.unlink(missing_ok=True)
             removed.append(entry)
     return removed
@@ -58,7 +58,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     if pid == os.getpid():
         return True
     if os.name != "posix":
