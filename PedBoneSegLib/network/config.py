@@ -1,0 +1,95 @@
+"""What a network is made of. Plain data, without torch, so that a model's header can be read without it."""
+
+import re
+from dataclasses import dataclass, fields
+
+PLAIN = ("unet", "attention-unet")
+EFFICIENTNETS = ("efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4")
+DECODERS = ("wide", "slim")
+NORMALIZATIONS = ("domain", "shared")
+HEADS = ("domain", "union")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """One domain: images of one joint with a look of their own. `bones` in label order, background not among them."""
+
+    name: str
+    joint: str
+    bones: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for text in (self.name, self.joint):
+            if not isinstance(text, str) or not _NAME.fullmatch(text):
+                raise ValueError(f"{text!r} is no name for a domain or joint: letters, digits, - and _ only")
+        if not isinstance(self.bones, tuple) or not all(isinstance(bone, str) and bone for bone in self.bones):
+            raise ValueError(f"the bones of domain {self.name} are not a tuple of names")
+        if not 1 <= len(set(self.bones)) == len(self.bones) <= 254:
+            raise ValueError(f"domain {self.name} needs 1 to 254 bones, each named once")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The whole description of a network; with the same configuration come the same tensors.
+
+    `normalization`: every domain has its own statistics and affine parameters ("domain"), or all share one set.
+    `head`: every domain has its own output layer ("domain"), or there is one over the union of all joints'
+    structures, of which an exam sees those of its joint ("union").
+    `width`: channels of the finest level of the plain U-Nets; the EfficientNets have widths of their own.
+    """
+
+    architecture: str
+    domains: tuple[DomainSpec, ...]
+    decoder: str = "slim"
+    in_channels: int = 1
+    normalization: str = "domain"
+    head: str = "domain"
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        for field, known in (
+            ("architecture", PLAIN + EFFICIENTNETS),
+            ("decoder", DECODERS),
+            ("normalization", NORMALIZATIONS),
+            ("head", HEADS),
+        ):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
+        for field, most in (("in_channels", 64), ("width", 512)):
+            value = getattr(self, field)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"{field} {value!r} is not a whole number from 1 to {most}")
+        if not isinstance(self.domains, tuple) or not all(isinstance(spec, DomainSpec) for spec in self.domains):
+            raise ValueError("the domains are not a tuple of DomainSpec")
+        if not 1 <= len({spec.name for spec in self.domains}) == len(self.domains) <= 256:
+            raise ValueError("a network needs 1 to 256 domains, each named once")
+
+    def domain(self, name: str) -> DomainSpec:
+        """The domain of that name; ValueError where there is none."""
+        return self.domains[self.index(name)]
+
+    def index(self, name: str) -> int:
+        """The place of a domain, which is its row in all that is stacked by domain."""
+        for index, spec in enumerate(self.domains):
+            if spec.name == name:
+                return index
+        raise ValueError(f"unknown domain {name!r}; this network knows {', '.join(s.name for s in self.domains)}")
+
+    def to_dict(self) -> dict:
+        """As JSON has it: lists in place of tuples."""
+        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        document["domains"] = [
+            {"name": spec.name, "joint": spec.joint, "bones": list(spec.bones)} for spec in self.domains
+        ]
+        return document
+
+    @classmethod
+    def from_dict(cls, document: dict) -> "NetworkConfig":
+        """The reverse of `to_dict`; ValueError for anything that is not exactly such a document."""
+        try:
+            domains = tuple(DomainSpec(**{**spec, "bones": tuple(spec["bones"])}) for spec in document["domains"])
+            return cls(**{**document, "domains": domains})
+        except (TypeError, KeyError) as fault:
+            raise ValueError(f"not a network configuration: {fault}") from None

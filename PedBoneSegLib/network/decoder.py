@@ -1,0 +1,81 @@
+"""From the encoder's features back to the image's own pixels: enlarge, join the skip connection, two convolutions."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .dsbn import ConvNorm, Runs, activate
+from .unet import DoubleConv
+
+# Channels of the blocks, coarse to fine, beside an encoder of width 32.
+CHANNELS = {"wide": (256, 128, 64, 32, 16), "slim": (128, 64, 32, 16, 16)}
+
+
+class AttentionGate(nn.Module):
+    """Lets through of a skip connection what the coarser features ask for (Oktay 2018): `skip · σ(ψ(ReLU(s + g)))`.
+
+    The coarser features are mapped before they are enlarged; for a 1×1 convolution that is the same, at a quarter of
+    the cost.
+    """
+
+    def __init__(self, rows: int, skip_channels: int, gate_channels: int) -> None:
+        super().__init__()
+        inner = max(1, skip_channels // 2)
+        self.skip = ConvNorm(rows, skip_channels, inner, kernel=1, activation="")
+        self.gate = ConvNorm(rows, gate_channels, inner, kernel=1, activation="")
+        self.psi = ConvNorm(rows, inner, 1, kernel=1, activation="")
+
+    def forward(self, skip: Tensor, coarse: Tensor, runs: Runs) -> Tensor:
+        asked = self.skip(skip, runs) + _enlarge(self.gate(coarse, runs), skip.shape[-2:])
+        return skip * torch.sigmoid(self.psi(activate(asked, "relu"), runs))
+
+
+class DecoderBlock(nn.Module):
+    """One step finer. Without `skip_channels` there is nothing to join: the step to an image finer than all features."""
+
+    def __init__(self, rows: int, in_channels: int, skip_channels: int, out_channels: int, attention: bool) -> None:
+        super().__init__()
+        self.attention = AttentionGate(rows, skip_channels, in_channels) if attention and skip_channels else None
+        self.convs = DoubleConv(rows, in_channels + skip_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: torch.Size, runs: Runs) -> Tensor:
+        enlarged = _enlarge(x, size)
+        if skip is not None:
+            if self.attention is not None:
+                skip = self.attention(skip, x, runs)
+            enlarged = torch.cat((enlarged, skip), dim=1)
+        return self.convs(enlarged, runs)
+
+
+class Decoder(nn.Module):
+    """`kind` is "wide" or "slim"; `width` scales it to a plain U-Net's encoder. `channels`: those of its last block."""
+
+    def __init__(
+        self, rows: int, encoder_channels: tuple[int, ...], encoder_stride: int, kind: str, width: int, attention: bool
+    ) -> None:
+        super().__init__()
+        skips = list(encoder_channels[-2::-1])
+        if encoder_stride > 1:  # the finest features are coarser than the image: one more step, without a skip
+            skips.append(0)
+        outputs = [max(1, channels * width // 32) for channels in CHANNELS[kind][: len(skips)]]
+        inputs = [encoder_channels[-1], *outputs[:-1]]
+        self.blocks = nn.ModuleList(
+            DecoderBlock(rows, i, s, o, attention) for i, s, o in zip(inputs, skips, outputs, strict=True)
+        )
+        self.channels = outputs[-1]
+
+    def forward(self, features: list[Tensor], size: torch.Size, runs: Runs) -> list[Tensor]:
+        """The output of every block, coarse to fine; the last has the image's `size` (rows, columns)."""
+        skips: list[Tensor | None] = list(features[-2::-1])
+        skips += [None] * (len(self.blocks) - len(skips))
+        x = features[-1]
+        outputs = []
+        for block, skip in zip(self.blocks, skips, strict=True):
+            x = block(x, skip, size if skip is None else skip.shape[-2:], runs)
+            outputs.append(x)
+        return outputs
+
+
+def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
+    """Twice the size, less the last row or column where the finer size is odd: pixel i comes from pixel i // 2."""
+    return F.interpolate(x, size=size, mode="nearest")

@@ -1,0 +1,70 @@
+"""The output layer: from the decoder's last features to one channel for the background and one for each bone.
+
+All heads are one matrix, of which a domain uses some rows. With a head per domain the rows are its own. With a head
+over the union of all structures, row 0 is the background of all, and a bone's row belongs to its joint, so that a
+knee's tibia and an ankle's are different outputs, while two domains of one joint share theirs. To see the rows of
+one's own joint only is the same as masking the softmax to it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import DomainSpec, NetworkConfig
+
+BACKGROUND = "background"
+
+
+class Head(nn.Module):
+    """A 1×1 convolution per domain, stacked: `weight` (rows, channels, 1, 1), `bias` (rows)."""
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
+        super().__init__()
+        self.kind = config.head
+        self.keys: list[tuple[str, str]] = []  # what each row is: (domain or joint, bone)
+        self.rows: dict[str, list[int]] = {}  # of each domain: the background's row, then its bones' in label order
+        for spec in config.domains:
+            self._place(spec)
+        self.weight = nn.Parameter(torch.empty(len(self.keys), channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(len(self.keys)))
+        _initialize(self.weight)
+
+    def forward(self, x: Tensor, domain: str) -> Tensor:
+        """Logits [n, 1 + bones, rows, columns] of images of one domain."""
+        return F.conv2d(x, *self.matrix(domain))
+
+    def matrix(self, domain: str) -> tuple[Tensor, Tensor]:
+        """Weight and bias of one domain."""
+        rows = self.rows[domain]
+        return torch.stack([self.weight[row] for row in rows]), torch.stack([self.bias[row] for row in rows])
+
+    def append(self, spec: DomainSpec, like: DomainSpec) -> None:
+        """Adds a domain. New rows are copies of those of `like` where its bones are the same, else drawn afresh."""
+        source = dict(zip((BACKGROUND, *like.bones), self.rows[like.name], strict=True))
+        copied = set(spec.bones) == set(like.bones)
+        old = len(self.keys)
+        self._place(spec)
+        added = len(self.keys) - old
+        weight = torch.empty(added, *self.weight.shape[1:], dtype=self.weight.dtype, device=self.weight.device)
+        bias = torch.zeros(added, dtype=self.bias.dtype, device=self.bias.device)
+        _initialize(weight)
+        if copied:
+            for new, (_, bone) in enumerate(self.keys[old:]):
+                weight[new] = self.weight.detach()[source[bone]]
+                bias[new] = self.bias.detach()[source[bone]]
+        self.weight = nn.Parameter(torch.cat((self.weight.detach(), weight)))
+        self.bias = nn.Parameter(torch.cat((self.bias.detach(), bias)))
+
+    def _place(self, spec: DomainSpec) -> None:
+        if self.kind == "union":
+            keys = [("", BACKGROUND), *((spec.joint, bone) for bone in spec.bones)]
+        else:
+            keys = [(spec.name, bone) for bone in (BACKGROUND, *spec.bones)]
+        self.keys += [key for key in keys if key not in self.keys]
+        self.rows[spec.name] = [self.keys.index(key) for key in keys]
+
+
+def _initialize(weight: Tensor) -> None:
+    """Logits of unit variance from features of unit variance."""
+    with torch.no_grad():
+        weight.normal_(0.0, weight.shape[1] ** -0.5)

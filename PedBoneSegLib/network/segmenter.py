@@ -1,0 +1,152 @@
+"""The whole network: encoder, decoder and head, run once over a batch in which several domains may lie."""
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from .config import PLAIN, DomainSpec, NetworkConfig
+from .decoder import Decoder
+from .dsbn import DomainBatchNorm, Runs
+from .efficientnet import EfficientNetEncoder
+from .heads import Head
+from .unet import UNetEncoder
+
+
+@dataclass
+class Output:
+    """What a pass gives.
+
+    `logits`: per domain in the batch [its images, 1 + bones, rows, columns]; channel 0 is the background, channel i
+    the domain's i-th bone. `features`: the encoder's, fine to coarse, the last being the bottleneck. `decoded`: the
+    decoder's, coarse to fine, the last at the image's size. Both cover the whole batch; `order` says where each
+    domain's images lie in it.
+    """
+
+    logits: dict[str, Tensor]
+    features: list[Tensor]
+    decoded: list[Tensor]
+    order: dict[str, slice]
+
+
+class Segmenter(nn.Module):
+    """A network for several domains. Made by `build_network`; weights are drawn from torch's global generator."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        rows = len(config.domains) if config.normalization == "domain" else 1
+        plain = config.architecture in PLAIN
+        if plain:
+            self.encoder = UNetEncoder(rows, config.in_channels, config.width)
+        else:
+            self.encoder = EfficientNetEncoder(rows, config.in_channels, config.architecture.removeprefix("efficientnet-"))
+        self.decoder = Decoder(
+            rows,
+            self.encoder.channels,
+            self.encoder.strides[0],
+            config.decoder,
+            config.width if plain else 32,
+            attention=config.architecture == "attention-unet",
+        )
+        self.head = Head(config, self.decoder.channels)
+        self.apply(_initialize)
+
+    def forward(self, images: Tensor, domains: list[str] | tuple[str, ...]) -> Output:
+        """`images` [n, in_channels, rows, columns] of any size; `domains` names each image's, alike ones together.
+
+        Every convolution runs once over the whole batch. In training, a domain's share must leave more than one
+        value per channel at the coarsest level (two images always do).
+        """
+        order = self._order(domains, len(images))
+        runs = self.runs(order)
+        features = self.encoder(images, runs)
+        decoded = self.decoder(features, images.shape[-2:], runs)
+        logits = {name: self.head(decoded[-1][where], name) for name, where in order.items()}
+        return Output(logits, features, decoded, order)
+
+    def runs(self, order: dict[str, slice]) -> Runs:
+        """What the encoder and the decoder need to know of the domains in a batch: see `dsbn`."""
+        if self.config.normalization == "shared":
+            return ((0, sum(where.stop - where.start for where in order.values())),)
+        return tuple((self.config.index(name), where.stop - where.start) for name, where in order.items())
+
+    def normalization_row(self, domain: str) -> int:
+        """The row that holds a domain's normalization."""
+        index = self.config.index(domain)
+        return index if self.config.normalization == "domain" else 0
+
+    def add_domain(self, spec: DomainSpec, like: str) -> None:
+        """A further domain, whose normalization starts as a copy of that of `like`, and its head too where the bones
+        are the same (else drawn afresh). What the network does for the others stays bit for bit the same.
+        Parameters are replaced by longer ones, so make the optimizer afterwards.
+        """
+        source = self.config.domain(like)
+        row = self.normalization_row(like)
+        config = replace(self.config, domains=(*self.config.domains, spec))  # raises before anything is changed
+        self.head.append(spec, source)
+        if config.normalization == "domain":
+            for module in self.modules():
+                if isinstance(module, DomainBatchNorm):
+                    module.append_copy(row)
+        self.config = config
+
+    def domain_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters in which a domain has rows of its own: normalization and head, unless these are shared.
+
+        They are stacked, so the other domains' rows lie in the same tensors. A step without those domains gives them
+        a gradient of zero; without weight decay they stay as they are, bit for bit.
+        """
+        self.config.index(name)
+        own: list[nn.Parameter] = []
+        if self.config.normalization == "domain":
+            for module in self.modules():
+                if isinstance(module, DomainBatchNorm):
+                    own += [module.weight, module.bias]
+        if self.config.head == "domain":
+            own += [self.head.weight, self.head.bias]
+        return own
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """All other parameters: those that every domain uses."""
+        own = {id(parameter) for parameter in self.domain_parameters(self.config.domains[0].name)}
+        return [parameter for parameter in self.parameters() if id(parameter) not in own]
+
+    def domain_state(self, name: str) -> dict[str, Tensor]:
+        """A copy of the rows that a domain uses, normalization statistics included, by the names of `state_dict`."""
+        row = self.normalization_row(name)
+        state = {
+            f"{path}.{key}": tensor[row].clone()
+            for path, module in self.named_modules()
+            if isinstance(module, DomainBatchNorm)
+            for key, tensor in module.state_dict().items()
+        }
+        weight, bias = self.head.matrix(name)
+        return {**state, "head.weight": weight.detach().clone(), "head.bias": bias.detach().clone()}
+
+    def _order(self, domains: list[str] | tuple[str, ...], images: int) -> dict[str, slice]:
+        if isinstance(domains, str) or len(domains) != images:
+            raise ValueError(f"a batch of {images} images needs {images} names of domains, one per image")
+        order: dict[str, slice] = {}
+        start = 0
+        for name, group in groupby(domains):
+            self.config.index(name)  # raises for an unknown one
+            if name in order:
+                raise ValueError(f"the images of domain {name!r} do not lie together in the batch")
+            order[name] = slice(start, start + len(list(group)))
+            start = order[name].stop
+        return order
+
+
+def build_network(config: NetworkConfig) -> Segmenter:
+    """The network of that configuration with fresh weights, in training mode."""
+    return Segmenter(config)
+
+
+def _initialize(module: nn.Module) -> None:
+    """He initialization by the inputs of each output, which for a depthwise convolution are its own window's."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
