@@ -1,0 +1,311 @@
+"""A volume as the stack of normalized 2-D slices that a network expects, and the way back to the volume's own voxels.
+
+Inference and training both load their images through `SliceStack`, so that a network meets at work what it met in
+training. Nothing here is random and nothing depends on the order in which slices are asked for.
+
+Axes. A volume's array is [i, j, k] in the file's own order. Permutation and flips alone (views, never copies) turn it
+into [slice, row, column]; nothing is rotated, an oblique volume keeps its slices. The slice, row and column axes run:
+
+    sagittal    right → left           superior → inferior     anterior → posterior
+    coronal     anterior → posterior   superior → inferior     right → left
+    axial       inferior → superior    anterior → posterior    right → left
+"""
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import permutations
+
+import numpy as np
+from scipy import ndimage
+
+from .errors import BadModel
+
+# plane → for (slice, row, column): the world axis (0 left, 1 posterior, 2 superior) and the sense in which it is read
+PLANES = {
+    "sagittal": ((0, 1), (2, -1), (1, 1)),
+    "coronal": ((1, 1), (2, -1), (0, 1)),
+    "axial": ((2, 1), (1, 1), (0, 1)),
+}
+SHAPE_MULTIPLE = 32  # what five halvings of an encoder need
+BLOCK_MM = 3.0  # the body is found on blocks of this size: fine enough for a crop, coarse enough to average noise away
+CHUNK = 16  # slices read at once: whole cache lines are used also where slices lie across the fastest axis
+
+
+@dataclass(frozen=True)
+class SliceSettings:
+    """How a domain's slices are made; travels in the model bundle. Lengths are millimetres."""
+
+    pixel_mm: float
+    context: int = 0  # neighbours on either side, as further channels
+    context_mm: float = 3.0  # distance from one neighbour to the next
+    plane: str = "sagittal"  # where the voxels do not decide
+    isotropy: float = 1.5  # coarsest spacing / next one: below this the voxels do not decide
+    margin_mm: float = 10.0  # kept around the body
+    field_mm: float = 512.0  # no slice is longer than this; a larger body is cut around its middle
+
+    def __post_init__(self) -> None:
+        if self.plane not in PLANES:
+            raise BadModel(f"plane {self.plane!r} is none of {', '.join(PLANES)}")
+        if not (self.pixel_mm > 0 and self.context_mm > 0 and self.field_mm > 0 and self.context >= 0):
+            raise BadModel(f"the slice settings {asdict(self)} cannot be met")
+
+    @property
+    def channels(self) -> int:
+        return 2 * self.context + 1
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entries: dict) -> "SliceSettings":
+        unknown = set(entries) - {field.name for field in fields(cls)}
+        if unknown:
+            raise BadModel(f"unknown slice settings: {', '.join(sorted(unknown))}", "use a newer PedBoneSeg")
+        try:
+            return cls(**entries)
+        except TypeError as error:
+            raise BadModel(f"the slice settings are not complete: {error}") from None
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Clip to [low, high], then (value − mean) / deviation; the four in the volume's own intensities."""
+
+    low: float
+    high: float
+    mean: float
+    deviation: float  # 1 where the body is of one intensity
+
+
+def canonical_axes(direction: Sequence[Sequence[float]]) -> tuple[tuple[int, int], ...]:
+    """For each of left, posterior, superior: the array axis that lies nearest to it and the sense (+1 or −1)."""
+    cosines = np.asarray(direction, float)
+    best = max(permutations(range(3)), key=lambda order: sum(abs(cosines[w, a]) for w, a in enumerate(order)))
+    return tuple((axis, 1 if cosines[world, axis] >= 0 else -1) for world, axis in enumerate(best))
+
+
+def choose_plane(grid, settings: SliceSettings) -> str:
+    """The plane across the coarsest axis; the settings' plane when the voxels are nearly isotropic.
+
+    An axis of one voxel is always sliced across: any other plane would leave a line for an image.
+    """
+    spacing = [grid.spacing[axis] for axis, _ in canonical_axes(grid.direction)]
+    single = [grid.size[axis] == 1 for axis, _ in canonical_axes(grid.direction)]
+    across = {plane: layout[0][0] for plane, layout in PLANES.items()}
+    if any(single):
+        return max(PLANES, key=lambda plane: (single[across[plane]], spacing[across[plane]], plane == settings.plane))
+    fine, coarse = sorted(spacing)[1:]
+    if coarse < settings.isotropy * fine:
+        return settings.plane
+    return max(PLANES, key=lambda plane: spacing[across[plane]])
+
+
+def linear_matrix(points: np.ndarray, step: float, size: int) -> np.ndarray:
+    """Weights [len(points), size] that read a line of `size` samples at `points` (in samples, 0 is the first's center).
+
+    Linear interpolation; where the points are further apart than the samples (step > 1) the kernel widens by as much,
+    which averages what would alias. Half a sample beyond either end repeats the edge, further out all weights are 0
+    (with a wide kernel: as soon as it does not reach in by half).
+    """
+    reach = 0.5 + max(0.0, step - 1.0) / 2 + 1e-6
+    weights = np.maximum(0.0, 1.0 - np.abs(points[:, None] - np.arange(size)) / max(1.0, step))
+    weights[(points < -reach) | (points > size - 1 + reach)] = 0.0
+    total = weights.sum(axis=1, keepdims=True)
+    return (weights / np.where(total > 0, total, 1.0)).astype(np.float32)
+
+
+class Line:
+    """One in-plane axis: `size` pixels of `spacing` mm, of which [start, stop) are the crop, against `count` network
+    pixels of `pixel_mm`. Pixel edges of the two meet at `start`, so that equal pixel sizes are a copy, not a blur."""
+
+    def __init__(self, size: int, spacing: float, start: int, stop: int, pixel_mm: float):
+        self.start, self.stop, self.ratio = start, stop, pixel_mm / spacing  # network pixel in input pixels
+        used = int(np.ceil((stop - start) / self.ratio - 1e-6))
+        self.count = max(1, -(-used // SHAPE_MULTIPLE)) * SHAPE_MULTIPLE
+        first_edge = start - 0.5 - (self.count - used) // 2 * self.ratio
+        self.points = first_edge + (np.arange(self.count) + 0.5) * self.ratio  # network pixels on the input's axis
+        self.forward = linear_matrix(self.points, self.ratio, size)
+        seen = np.flatnonzero(self.forward.any(axis=0))
+        self.seen = slice(int(seen[0]), int(seen[-1]) + 1)  # input pixels that any network pixel reads
+        self.forward = np.ascontiguousarray(self.forward[:, self.seen])
+        own = (np.arange(start, stop) - self.points[0]) / self.ratio  # the crop's pixels on the network's axis
+        self.back = linear_matrix(np.clip(own, 0, self.count - 1), 1 / self.ratio, self.count)
+        nearest = np.floor(self.points + 0.5).astype(int)
+        self.inside = (nearest >= 0) & (nearest < size)
+        self.nearest = np.clip(nearest, 0, size - 1)
+
+
+class SliceStack:
+    """The slices of `volume` (its `array` [i, j, k] and `grid`) under `settings`.
+
+    plane        "sagittal", "coronal" or "axial"; `force_plane` overrides the choice (training uses all three)
+    axis, sense  the array axis across which the slices lie, and whether slice 0 is its first (+1) or last (−1) voxel
+    count        number of slices; `spacing` their distance in mm
+    occupied     indices of the slices that hold some of the body (an int array; empty when nothing has signal)
+    shape        (rows, columns) in network pixels: the body's box over all slices, a margin, padded to multiples of 32
+    crop         the same box in the input's pixels, as (row slice, column slice)
+    field_cut    True where the body is longer than the settings' field
+    non_finite   number of NaN and infinite voxels; they are read as the smallest finite value
+    """
+
+    def __init__(self, volume, settings: SliceSettings, *, force_plane: str | None = None):
+        grid = volume.grid
+        self.settings = settings
+        self.plane = force_plane or choose_plane(grid, settings)
+        world = canonical_axes(grid.direction)
+        layout = [(world[axis][0], world[axis][1] * sense) for axis, sense in PLANES[self.plane]]
+        self._order = tuple(axis for axis, _ in layout)
+        self._flip = tuple(slice(None, None, sense) for _, sense in layout)
+        self.axis, self.sense = layout[0]
+        self._view = self.oriented(volume.array)
+        self.count = self._view.shape[0]
+        self.spacing, *in_plane = (float(grid.spacing[axis]) for axis in self._order)
+        self._read_as, self._fill, self.non_finite = self._inspect()
+        body, edges = self._find_body((self.spacing, *in_plane))
+        self.normalization = self._measure(body, edges)
+        self.occupied = np.flatnonzero(body.any(axis=(1, 2))[_block_of(edges[0], self.count)])
+        self._lines, self.field_cut = [], False
+        for axis, spacing in enumerate(in_plane, start=1):
+            size = self._view.shape[axis]
+            hit = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis}))[_block_of(edges[axis], size)])
+            margin = int(np.ceil(settings.margin_mm / spacing))
+            start, stop = (max(0, hit[0] - margin), min(size, hit[-1] + 1 + margin)) if len(hit) else (0, size)
+            longest = max(1, int(settings.field_mm / spacing))
+            if stop - start > longest:
+                self.field_cut = True
+                start += (stop - start - longest) // 2
+                stop = start + longest
+            self._lines.append(Line(size, spacing, int(start), int(stop), settings.pixel_mm))
+        self.shape = (self._lines[0].count, self._lines[1].count)
+        self.crop = tuple(slice(line.start, line.stop) for line in self._lines)
+
+    @property
+    def back_matrices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 weights [crop rows, rows] and [crop columns, columns]: network pixels → the input's own, in the crop."""
+        return self._lines[0].back, self._lines[1].back
+
+    def oriented(self, array: np.ndarray) -> np.ndarray:
+        """An [i, j, k] array of the volume's grid as a view [slice, row, column]; writing to it writes to the array."""
+        return array.transpose(self._order)[self._flip]
+
+    def own_index(self, index: int) -> int:
+        """The voxel index along `axis` of slice `index`."""
+        return int(index) if self.sense > 0 else self.count - 1 - int(index)
+
+    def images(self, indices: Iterable[int]) -> np.ndarray:
+        """Normalized float32 [n, 2·context + 1, rows, columns]; a slice's channels run from its lowest neighbour up.
+
+        A neighbour is the slice nearest to its distance in millimetres, the first or last slice beyond the ends. What
+        lies outside the field of view reads as the lowest intensity.
+        """
+        indices = np.asarray(list(indices), int)
+        settings = self.settings
+        steps = np.floor(np.arange(1, settings.context + 1) * settings.context_mm / self.spacing + 0.5).astype(int)
+        offsets = np.concatenate([-steps[::-1], [0], steps])
+        wanted = np.clip(indices[:, None] + offsets, 0, self.count - 1)
+        unique, where = np.unique(wanted, return_inverse=True)
+        stack = np.empty((len(unique), *self.shape), np.float32)
+        for position in range(0, len(unique), CHUNK):
+            self._resample(unique[position:position + CHUNK], stack[position:position + CHUNK])
+        return stack[where.reshape(wanted.shape)]
+
+    def labels(self, array: np.ndarray, indices: Iterable[int]) -> np.ndarray:
+        """The label map `array` [i, j, k], on the volume's grid, at the network's pixels: the nearest voxel's label,
+        0 outside the field of view; [n, rows, columns] of the array's type. Training's targets."""
+        rows, columns = self._lines
+        chosen = self.oriented(array)[np.asarray(list(indices), int)]
+        found = chosen[:, rows.nearest[:, None], columns.nearest[None, :]]
+        return np.where(rows.inside[:, None] & columns.inside[None, :], found, found.dtype.type(0))
+
+    def place(self, slices: np.ndarray, indices: Iterable[int], into: np.ndarray) -> None:
+        """Writes [n, crop rows, crop columns] at `indices` into the [i, j, k] array `into`; the rest stays as it is."""
+        target = self.oriented(into)
+        for one, index in zip(slices, indices, strict=True):
+            target[index][self.crop] = one
+
+    def _inspect(self) -> tuple[type, float, int]:
+        """The type to calculate in, what non-finite voxels are read as, and how many there are."""
+        kind = self._view.dtype
+        exact = kind.itemsize <= 2 or kind == np.float32  # float32 holds these values exactly
+        if kind.kind != "f":
+            return (np.float32 if exact else np.float64), 0.0, 0
+        bad, lowest = 0, np.inf
+        for start in range(0, self.count, CHUNK):
+            part = self._view[start:start + CHUNK]
+            finite = np.isfinite(part)
+            missing = part.size - int(np.count_nonzero(finite))
+            if missing < part.size:
+                lowest = min(lowest, float(np.min(part, where=finite, initial=np.inf) if missing else part.min()))
+            bad += missing
+        return (np.float32 if exact else np.float64), (lowest if np.isfinite(lowest) else 0.0), bad
+
+    def _read(self, indices: np.ndarray | slice, rows=slice(None), columns=slice(None)) -> np.ndarray:
+        """Slices as a contiguous array of the calculating type, without non-finite values."""
+        values = np.array(self._view[indices, rows, columns], self._read_as, order="C")
+        if self.non_finite:
+            values[~np.isfinite(values)] = self._fill
+        return values
+
+    def _find_body(self, spacing: Sequence[float]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The body on blocks of about BLOCK_MM as a bool array, and along each axis the first voxel of every block.
+
+        A block belongs to it when its mean is above a quarter of the typical signal over the darkest blocks; parts
+        smaller than a tenth of the largest are dropped, holes within a slice are filled (cortical bone has no signal).
+        The answer does not change with the intensities' gain or offset.
+        """
+        sizes = self._view.shape
+        blocks = [max(1, min(round(BLOCK_MM / mm), size // 16)) for mm, size in zip(spacing, sizes, strict=True)]
+        edges = [np.arange(0, size, block) for size, block in zip(sizes, blocks, strict=True)]
+        coarse = np.empty([len(each) for each in edges])
+        for position, start in enumerate(edges[0]):
+            slab = self._read(slice(start, start + blocks[0])).mean(axis=0, dtype=np.float64)
+            coarse[position] = np.add.reduceat(np.add.reduceat(slab, edges[1], axis=0), edges[2], axis=1)
+        for axis in (1, 2):
+            widths = np.diff(np.append(edges[axis], sizes[axis]))
+            coarse /= widths[:, None] if axis == 1 else widths
+        coarse -= np.percentile(coarse, 1)
+        scale = coarse.max()
+        if not scale > 0:
+            return np.zeros(coarse.shape, bool), edges
+        coarse = np.clip(coarse / scale, 0, None)
+        typical = coarse[coarse > coarse.mean() / 8].mean()
+        body = coarse > typical / 4
+        parts, number = ndimage.label(body)
+        volumes = np.bincount(parts.ravel())[1:]
+        kept = np.concatenate([[False], volumes * 10 >= volumes.max(initial=0)])
+        body = kept[parts] if number else body
+        for one in body:
+            one |= ndimage.binary_fill_holes(one)
+        return body, edges
+
+    def _measure(self, body: np.ndarray, edges: list[np.ndarray]) -> Normalization:
+        """Robust percentiles (0.5 and 99.5), mean and deviation inside the body, on evenly spaced voxels of it."""
+        steps = [max(1, int(each[1] - each[0]) // 2) if len(each) > 1 else 1 for each in edges]
+        parts = []
+        picks = [np.arange(0, size, step) for size, step in zip(self._view.shape, steps, strict=True)]
+        where = [np.searchsorted(edge, pick, side="right") - 1 for edge, pick in zip(edges, picks, strict=True)]
+        for pick, block in zip(picks[0], where[0], strict=True):
+            if body[block].any():
+                values = self._read(slice(pick, pick + 1), slice(None, None, steps[1]), slice(None, None, steps[2]))[0]
+                parts.append(values[body[block][np.ix_(where[1], where[2])]])
+        if not parts:
+            return Normalization(self._fill, self._fill, self._fill, 1.0)
+        values = np.concatenate(parts).astype(np.float64)
+        low, high = np.percentile(values, (0.5, 99.5))
+        values = np.clip(values, low, high)
+        deviation = float(values.std())
+        return Normalization(float(low), float(high), float(values.mean()), deviation if deviation > 1e-30 else 1.0)
+
+    def _resample(self, indices: np.ndarray, out: np.ndarray) -> None:
+        norm, (rows, columns) = self.normalization, self._lines
+        values = self._read(indices, rows.seen, columns.seen)
+        np.clip(values, norm.low, norm.high, out=values)
+        values -= self._read_as(norm.low)  # so that the zero weights beyond the field of view mean the lowest intensity
+        values *= self._read_as(1 / norm.deviation)
+        values = values.astype(np.float32, copy=False)
+        np.matmul(np.matmul(rows.forward, values), columns.forward.T, out=out)
+        out += np.float32((norm.low - norm.mean) / norm.deviation)
+
+
+def _block_of(edges: np.ndarray, size: int) -> np.ndarray:
+    """For every voxel along an axis, the block that holds it."""
+    return np.searchsorted(edges, np.arange(size), side="right") - 1
