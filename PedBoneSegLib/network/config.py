@@ -9,6 +9,8 @@ DECODERS = ("wide", "slim")
 NORMALIZATIONS = ("domain", "shared")
 HEADS = ("domain", "union")
 
+BACKGROUND = "background"  # channel 0 of every domain
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -28,6 +30,8 @@ class DomainSpec:
             raise ValueError(f"the bones of domain {self.name} are not a tuple of names")
         if not 1 <= len(set(self.bones)) == len(self.bones) <= 254:
             raise ValueError(f"domain {self.name} needs 1 to 254 bones, each named once")
+        if BACKGROUND in self.bones:
+            raise ValueError(f"domain {self.name}: {BACKGROUND!r} is not a bone")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class AttentionGate(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """One step finer. Without `skip_channels` there is nothing to join: the step to an image finer than all features."""
+    """One step finer. With 0 `skip_channels` there is nothing to join: the step to an image finer than all features."""
 
     def __init__(self, rows: int, in_channels: int, skip_channels: int, out_channels: int, attention: bool) -> None:
         super().__init__()

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import DomainSpec, NetworkConfig
-
-BACKGROUND = "background"
+from .config import BACKGROUND, DomainSpec, NetworkConfig
 
 
 class Head(nn.Module):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import torch
 from torch import Tensor, nn
 
 from .config import PLAIN, DomainSpec, NetworkConfig
@@ -41,7 +40,8 @@ class Segmenter(nn.Module):
         if plain:
             self.encoder = UNetEncoder(rows, config.in_channels, config.width)
         else:
-            self.encoder = EfficientNetEncoder(rows, config.in_channels, config.architecture.removeprefix("efficientnet-"))
+            variant = config.architecture.removeprefix("efficientnet-")
+            self.encoder = EfficientNetEncoder(rows, config.in_channels, variant)
         self.decoder = Decoder(
             rows,
             self.encoder.channels,
