@@ -1,0 +1,1 @@
+"""Synthetic joints: anatomy, and how MR would show it."""

@@ -1,0 +1,91 @@
+"""What age does: size, ossification, growth plates, cartilage.
+
+Ages are textbook values for the average of girls and boys, rounded; every exam has its own bone age about them.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .model import Body
+from .shapes import step
+
+ADULT = 18.0
+
+
+@dataclass(frozen=True)
+class Center:
+    """A center of ossification, years: it appears, fills its cartilage, and fuses."""
+
+    appears: float
+    complete: float
+    fuses: float
+    rim: float          # cartilage around it when it appears, mm of an adult-sized bone
+
+
+CENTERS = {
+    "femur.distal": Center(-0.5, 13, 16, 9), "tibia.proximal": Center(-0.2, 13, 16, 9),
+    "tibia.tubercle": Center(9, 13, 16, 6), "fibula.proximal": Center(3.5, 13, 16, 9), "patella": Center(3, 11, 99, 13),
+    "tibia.distal": Center(0.5, 11, 15.5, 9), "fibula.distal": Center(1, 12, 16, 9), "talus": Center(-1, 11, 99, 11),
+    "calcaneus": Center(-1, 11, 99, 12), "calcaneus.apophysis": Center(7, 12, 15, 6),
+    "tarsal": Center(1, 11, 99, 8), "metatarsal.base": Center(0, 6, 99, 3), "fifth.apophysis": Center(10, 13, 15, 3),
+    "humerus.proximal": Center(0.2, 12, 18, 14), "scapula": Center(-3, 12, 99, 4), "coracoid": Center(1, 13, 16, 8),
+    "acromion": Center(13, 16, 18.5, 5), "clavicle": Center(-2, 10, 99, 2), "rib": Center(-3, 5, 99, 1),
+    "femur.head": Center(0.4, 11, 16.5, 12), "femur.trochanter": Center(4, 13, 16.5, 12), "pelvis": Center(-2, 12, 14.5, 6),
+    "humerus.distal": Center(1, 10, 14.5, 9), "humerus.medial": Center(5.5, 11, 16, 6), "ulna.olecranon": Center(9, 13, 15, 7),
+    "radius.head": Center(5, 11, 15, 6),
+}
+
+# stature, cm, at ages 2, 3, … 18: average of both sexes
+_STATURE = (87, 95.5, 102.5, 109, 115.5, 121.5, 127.5, 133, 138.5, 143.5, 149.5, 156, 162, 166, 168.5, 170, 170.5)
+
+
+def size_at(age: float) -> float:
+    """Length of a bone as a part of the adult's, from 2 years (about 0.52) up."""
+    return round(float(np.interp(age, np.arange(2, 19), _STATURE)) / 170.5, 5)
+
+
+def plate_thickness(age: float) -> float:
+    """Millimetres, as MR shows it (the plate and the zone of provisional calcification)."""
+    return float(np.interp(age, (2, 8, 14, 17), (3.0, 2.4, 1.6, 1.1)))
+
+
+def cartilage_thickness(age: float) -> float:
+    """Articular cartilage of the knee, one side, mm; a young child's unossified rim lies under it."""
+    return float(np.interp(age, (2, 6, 12, 18), (2.0, 2.3, 2.4, 2.1)))
+
+
+def rim(center: str, bone_age: float, size: float) -> float | None:
+    """Millimetres of cartilage that still surround the ossified part; None before the center appears."""
+    c = CENTERS[center]
+    if bone_age < c.appears:
+        return None
+    grown = min((bone_age - c.appears) / (c.complete - c.appears), 1.0)
+    return c.rim * size * (1 - grown) ** 1.5
+
+
+def is_open(center: str, bone_age: float) -> bool:
+    return bone_age < CENTERS[center].fuses
+
+
+def ossify(body: Body, center: str | None, bone_age: float, size: float, thickness: float):
+    """→ (signed distance of the ossified bone, distance to the nearest open plate's faces or None), mm.
+
+    `body` is in millimetres of the child. An end whose center has not appeared is cut off at its plate; one that has is
+    its own shape less the rim, which begins softly at the plate, as the bevelled epiphyses of children do.
+    """
+    bone, plate = body.surface, None
+    if center is not None:
+        left = rim(center, bone_age, size)
+        bone = bone + (100.0 if left is None else left)
+    for end in body.ends:
+        left, h = rim(end.center, bone_age, size), end.height
+        if left is None:
+            bone = torch.maximum(bone, h + thickness / 2)
+            continue
+        if left > 0:
+            bone = bone + left * step(h, -thickness / 2, thickness / 2 + 0.6 * left)
+        if is_open(end.center, bone_age):
+            faces = h.abs() - thickness / 2
+            plate = faces if plate is None else torch.minimum(plate, faces)
+    return bone, plate

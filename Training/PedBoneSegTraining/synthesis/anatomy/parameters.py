@@ -1,0 +1,43 @@
+"""Everything that varies between exams, drawn from (seed, joint, i) alone.
+
+The dictionary is JSON-able and hashes the same on every machine (draw.digest); the voxel map is a function of it.
+"""
+from . import JOINTS
+from .draw import Draw
+from .growth import ADULT, cartilage_thickness, plate_thickness, size_at
+
+VERSION = 1   # of the anatomy: part of every exam's name, raised when the same draw would give another joint
+
+
+def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> dict:
+    """Parameters of exam i of a joint. An `age` in years overrides the drawn one (for tests and pictures)."""
+    d = Draw("anatomy", VERSION, seed, joint, i)
+    drawn = d.uniform(17, 30) if d.chance(0.2) else d.uniform(2, 17)
+    age = drawn if age is None else age
+    size = round(size_at(age) * d.normal(1, 0.05), 5)
+    names = JOINTS[joint].BONES
+    reach = d.normal(1, 0.1)
+    extent = [round(e * (0.4 + 0.6 * size) * reach, 2) for e in JOINTS[joint].FIELD]
+    return {
+        "version": VERSION, "joint": joint, "age": round(age, 3), "bone_age": round(age + d.normal(0, 0.7), 3),
+        "size": size, "side": d.choice(("left", "right")),
+        "proportions": {n: [round(d.normal(1, 0.035), 5) for _ in range(3)] for n in names},
+        "shaft": round((0.78 + 0.22 * min(age, ADULT) / ADULT) * d.normal(1, 0.07), 5),
+        "cartilage_mm": round(cartilage_thickness(age) * d.normal(1, 0.12), 4),
+        "film_mm": round(abs(d.normal(0.5, 0.4)), 4),
+        "plate_mm": round(plate_thickness(age) * d.normal(1, 0.15), 4),
+        "cortex": d.normal(1, 0.15), "red_marrow": round(max(0.9 - 0.055 * age, 0.05) * d.uniform(0.3, 1.3), 4),
+        "warp": {"seed": d.seed(), "amplitude": d.uniform(0.5, 3.0), "cell": d.uniform(45, 90)},
+        "rough": {"seed": d.seed(), "amplitude": d.uniform(0.1, 0.5)},
+        "turn": [d.normal(0, 5), d.normal(0, 5), d.normal(0, 12)], "offset_mm": [d.normal(0, 6), d.normal(0, 6), d.normal(0, 9)],
+        "pose": JOINTS[joint].draw(d),
+        "soft": {
+            "seed": d.seed(), "bulk": d.normal(1.3, 0.1), "fat_mm": round(2 + 9 * d.uniform(0, 1) ** 2 * d.uniform(0.4, 2.0), 3),
+            "septum_mm": d.uniform(0.5, 1.8), "streaks": round(d.uniform(0, 1) ** 2, 4), "lobules": d.uniform(0, 1),
+            "skin_mm": d.uniform(1.0, 1.8), "vessels": int(d.uniform(2, 9)),
+            "nodes": int(d.uniform(0, 4)) if d.chance(0.5) else 0,
+            "masses": (1 + int(d.uniform(0, 2.2))) if d.chance(0.3) else 0,
+            "other_side_mm": d.uniform(-12, 12) if d.chance(0.12) else None,
+        },
+        "field": {"extent_mm": extent, "spacing_mm": round(min(max(max(extent) / 192, 0.6), 1.0), 4)},
+    }
