@@ -1,0 +1,254 @@
+"""The panel's end of the conversation with the worker process: one JSON object a line.
+
+The worker starts with the first request and stays warm. Whatever goes wrong with it (it cannot start, dies, hangs,
+floods) ends in one sentence for the request at hand, a killed process tree, and a fresh worker on the next request.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import qt
+from slicer.i18n import tr as _
+
+from .processtree import endTree
+
+HELLO_SECONDS = 180  # the first import of torch from a cold disk takes this long on old machines
+CANCEL_MILLISECONDS = 700  # an unanswered cancel is followed by a kill; together they stay below a second
+LONGEST_LINE = 16 * 2**20  # bytes; an answer is a few kilobytes
+MOST_NOISE = 2**20  # bytes of lines that are no answers, before the worker is given up
+
+
+def nothing(*_arguments) -> None:
+    """The callback of a caller who does not listen."""
+
+
+@dataclass(eq=False)
+class Request:
+    """One request; `onDone(answer)` or `onError(kind, message, answer)` is called exactly once, never from `send`."""
+
+    op: str
+    fields: dict
+    onDone: Callable = nothing
+    onError: Callable = nothing
+    onProgress: Callable = nothing  # (fraction 0 to 1, stage)
+    number: int = 0
+    state: str = "waiting"  # waiting, sent, cancelling, ended
+    lastSign: float = field(default_factory=time.monotonic)
+
+
+class WorkerClient:
+    """`command` is the program and its arguments, `environment` what is added to the application's own."""
+
+    def __init__(self, command: list[str], folder: str, environment: dict[str, str], version: str, log) -> None:
+        self._command, self._folder, self._environment, self._version = command, folder, environment, version
+        self.log = log
+        self.hello: dict = {}  # what the running worker said of itself: version, devices
+        self._process = None
+        self._ended: list = []  # killed processes are held until they are gone: destroying a QProcess waits for it
+        self._queue: deque[Request] = deque()
+        self._current: Request | None = None
+        self._lastNumber = 0
+        self._restarts = 0
+        self._clearInput()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def processId(self) -> int:
+        return int(self._process.processId()) if self._process is not None else 0
+
+    def send(self, op: str, fields: dict | None = None, **callbacks) -> Request:
+        """Queues a request; the worker gets one at a time."""
+        request = Request(op, fields or {}, **callbacks)
+        self._queue.append(request)
+        qt.QTimer.singleShot(0, self._advance)
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Ends the request within a second: by the worker's own word, or by killing it."""
+        if request.state == "waiting":
+            if request in self._queue:
+                self._queue.remove(request)
+            qt.QTimer.singleShot(0, lambda: self._end(request, "cancelled", _("Cancelled."), {}))
+        elif request.state == "sent":
+            request.state = "cancelling"
+            self._write({"id": self._newNumber(), "op": "cancel", "target": request.number})
+            qt.QTimer.singleShot(CANCEL_MILLISECONDS, lambda: self._killUnlessEnded(request))
+
+    def stop(self, kind: str = "cancelled", sentence: str = "") -> None:
+        """Kills the worker and all it started; what was asked of it ends with `kind` and `sentence`."""
+        process, self._process = self._process, None
+        self.hello = {}
+        self._clearInput()
+        if process is not None and process.state() != qt.QProcess.NotRunning:
+            self._ended.append(process)
+            endTree(int(process.processId()))
+            process.kill()
+        request, self._current = self._current, None
+        if request is not None:
+            self._end(request, kind, sentence or _("Cancelled."), {})
+
+    def close(self) -> None:
+        """For the end of the application: nothing is left running, nobody is called any more."""
+        for request in (*self._queue, *([self._current] if self._current else [])):
+            request.state = "ended"
+        self._queue.clear()
+        self.stop()
+        for process in list(self._ended):
+            process.waitForFinished(1000)
+        self._ended.clear()
+
+    # ---- sending
+
+    def _advance(self) -> None:
+        if self._current is not None or not self._queue:
+            return
+        if self._process is None:
+            self._start()
+        if self._process is not None and self._current is None and self._queue:
+            self._dispatch(self._queue.popleft())
+
+    def _dispatch(self, request: Request) -> None:
+        request.number, request.state, request.lastSign = self._newNumber(), "sent", time.monotonic()
+        self._current = request
+        self._write({"id": request.number, "op": request.op, **request.fields})
+
+    def _start(self) -> None:
+        process = qt.QProcess()
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        for name, value in self._environment.items():
+            environment.insert(name, value)
+        process.setProcessEnvironment(environment)
+        process.setWorkingDirectory(self._folder)
+        process.readyReadStandardOutput.connect(lambda: self._onOutput(process))
+        process.readyReadStandardError.connect(lambda: self._onErrorOutput(process))
+        process.connect("finished(int,QProcess::ExitStatus)", lambda code, status: self._onFinished(process, code, status))
+        process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._onProcessError(process, error))
+        self._process = process
+        process.start(self._command[0], self._command[1:])
+        if self._process is not process:
+            return  # it could not be started, and that has been told
+        hello = Request("hello", {}, onDone=self._onHello, onError=self._onHelloFailed)
+        self._dispatch(hello)
+        qt.QTimer.singleShot(HELLO_SECONDS * 1000, lambda: self._giveUpOn(hello))
+
+    def _onHello(self, answer: dict) -> None:
+        theirs = str(answer.get("version", "?"))
+        if theirs == self._version:
+            self.hello, self._restarts = answer, 0
+        elif self._restarts == 0:  # the extension was updated while this worker was running, or starting
+            self._restarts = 1
+            self.stop()
+        else:
+            self._restarts = 0
+            self.stop()
+            sentence = _("The worker is of version {theirs}, the panel of {ours}; restart Slicer.")
+            self._onHelloFailed("bug", sentence.format(theirs=theirs, ours=self._version), {})
+
+    def _onHelloFailed(self, kind: str, sentence: str, answer: dict) -> None:
+        if self._queue:
+            self._end(self._queue.popleft(), kind, sentence, answer)
+
+    def _giveUpOn(self, hello: Request) -> None:
+        if hello.state == "sent":
+            self._fail(_("The worker did not get ready within {n} seconds; see the log.").format(n=HELLO_SECONDS))
+
+    def _killUnlessEnded(self, request: Request) -> None:
+        if request.state == "cancelling":
+            self.stop()
+
+    def _newNumber(self) -> int:
+        self._lastNumber += 1
+        return self._lastNumber
+
+    def _write(self, message: dict) -> None:
+        self._process.write((json.dumps(message, ensure_ascii=False) + "\n").encode())
+
+    # ---- hearing
+
+    def _clearInput(self) -> None:
+        self._input, self._noise = bytearray(), 0
+
+    def _onOutput(self, process) -> None:
+        data = process.readAllStandardOutput().data()
+        if process is not self._process:
+            return
+        self._input += data
+        *lines, rest = self._input.split(b"\n")
+        self._input = bytearray(rest)
+        for line in lines:
+            self._onLine(bytes(line))
+            if process is not self._process:
+                return
+        if len(self._input) > LONGEST_LINE or self._noise > MOST_NOISE:
+            self._fail(_("The worker talks nonsense and was ended; see the log. The next click starts a new one."))
+
+    def _onLine(self, line: bytes) -> None:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or "event" not in answer:
+            if line.strip():
+                self._noise += len(line)
+                self.log.append(line.decode("utf-8", "replace"))
+            return
+        request = self._current
+        if request is None or answer.get("id") != request.number:
+            return  # a late word about a request that has ended, or the answer to a cancel
+        request.lastSign = time.monotonic()
+        if answer["event"] == "progress":
+            if request.state == "sent":
+                request.onProgress(float(answer.get("fraction") or 0.0), str(answer.get("stage") or ""))
+            return
+        self._current = None
+        if answer["event"] == "done" and request.state != "cancelling":
+            self._finish(request, answer)
+        else:
+            sentence = "; ".join(str(answer[key]) for key in ("message", "hint") if answer.get(key))
+            kind = "cancelled" if request.state == "cancelling" else str(answer.get("kind") or "bug")
+            self._end(request, kind, sentence or _("The worker gave no reason."), answer)
+        qt.QTimer.singleShot(0, self._advance)
+
+    def _onErrorOutput(self, process) -> None:
+        text = process.readAllStandardError().data().decode("utf-8", "replace")
+        self.log.append(text)
+
+    def _onFinished(self, process, code: int, status: int) -> None:
+        if process in self._ended:
+            self._ended.remove(process)
+        process.deleteLater()
+        if process is not self._process:
+            return
+        crashed = int(status) != 0
+        what = _("was killed or crashed (signal {code})") if crashed else _("ended by itself (exit code {code})")
+        self._fail(
+            _("The worker {what}; the log tells more. The next click starts a new one.").format(
+                what=what.format(code=int(code))
+            )
+        )
+
+    def _onProcessError(self, process, error: int) -> None:
+        if process is self._process and int(error) == int(qt.QProcess.FailedToStart):
+            self._fail(_("The worker could not be started: {program}").format(program=self._command[0]))
+
+    def _fail(self, sentence: str) -> None:
+        self.log.append(sentence)
+        self.stop("bug", sentence)
+        qt.QTimer.singleShot(0, self._advance)
+
+    @staticmethod
+    def _finish(request: Request, answer: dict) -> None:
+        if request.state != "ended":
+            request.state = "ended"
+            request.onDone(answer)
+
+    @staticmethod
+    def _end(request: Request, kind: str, sentence: str, answer: dict) -> None:
+        if request.state != "ended":
+            request.state = "ended"
+            request.onError(kind, sentence, answer)
