@@ -10,7 +10,7 @@ from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
 from PedBoneSegLib.network.dsbn import DomainBatchNorm
 from PedBoneSegLib.network.segmenter import Segmenter, build_network
 
-SETTINGS = {"pixel_mm": 1.0, "context": 0, "context_mm": 0.0, "plane": "sagittal"}
+SETTINGS = {"pixel_mm": 1.0, "context": 0, "context_mm": 3.0, "plane": "sagittal"}
 
 
 def tiny_config(joints: tuple[str, ...] = ("ankle", "knee", "shoulder"), **options) -> NetworkConfig:

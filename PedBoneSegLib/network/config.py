@@ -61,7 +61,7 @@ class NetworkConfig:
         ):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
-        for field, most in (("in_channels", 64), ("width", 512)):
+        for field, most in (("in_channels", 64), ("width", 128)):
             value = getattr(self, field)
             if type(value) is not int or not 1 <= value <= most:
                 raise ValueError(f"{field} {value!r} is not a whole number from 1 to {most}")
