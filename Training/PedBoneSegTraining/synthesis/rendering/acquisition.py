@@ -37,7 +37,7 @@ class Acquisition:
     slice_mm: float  # from center to center
     thickness_mm: float
     tilt: tuple[float, float, float]  # about the left, posterior and superior axes
-    trims: tuple[tuple[float, float], ...]  # per world axis: cut off (positive) or added (negative) at its low and high end
+    trims: tuple[tuple[float, float], ...]  # per world axis, low and high end: positive is cut off, negative added
     reversed_slices: bool
     phase_rows: bool  # the phase axis runs down the rows
     blank: tuple[tuple[float, float], ...]  # half planes without data: direction in the slice, share of its extent
@@ -62,7 +62,8 @@ def draw_acquisition(key: tuple, settings: RenderSettings, planes: Sequence[str]
     trims = [[random.uniform(-0.2, 0.04), random.uniform(-0.2, 0.04)] for _ in range(3)]
     across = AXES[plane][2][0]
     trims[across] = [random.uniform(-0.02, 0.12), random.uniform(-0.02, 0.12)]
-    tilt, cut, padding = (getattr(settings, name).draw(Draw(*key, name)) for name in ("oblique", "field_cut", "padding"))
+    tilt, cut, padding = (getattr(settings, name).draw(Draw(*key, name))
+                          for name in ("oblique", "field_cut", "padding"))
     detail = Draw(*key, "geometry")
     angles = tuple((tilt or 0.0) * detail.uniform(-1, 1) for _ in range(3))
     sides = [(int(detail.uniform(0, 3)), int(detail.uniform(0, 2))) for _ in range(2)]
@@ -109,7 +110,7 @@ def lay_out(acquisition: Acquisition, anatomy, most_voxels: int) -> Layout:
     extent = high - low
     half = np.array(anatomy.tissue.shape) / 2 * anatomy.spacing_mm
     for axis, (before, after) in enumerate(acquisition.trims):
-        at_border = (low[axis] + half[axis] < anatomy.spacing_mm * 1.5, half[axis] - high[axis] < anatomy.spacing_mm * 1.5)
+        at_border = (end < 1.5 * anatomy.spacing_mm for end in (low[axis] + half[axis], half[axis] - high[axis]))
         before, after = (abs(trim) * 0.6 if trim < 0 and border else trim
                          for trim, border in zip((before, after), at_border, strict=True))
         edges[axis] = low[axis] + before * extent[axis], high[axis] - after * extent[axis]
@@ -165,7 +166,8 @@ def covered(layout: Layout, anatomy, extra_rows: tuple[int, int] = (0, 0)) -> tu
     middle = np.array(anatomy.tissue.shape) / 2
     box = []
     for axis, count in enumerate(anatomy.tissue.shape):
-        low, high = ((layout.center[axis] + side * around[axis]) / anatomy.spacing_mm + middle[axis] for side in (-1, 1))
+        low, high = ((layout.center[axis] + side * around[axis]) / anatomy.spacing_mm + middle[axis]
+                     for side in (-1, 1))
         start = int(np.clip(np.floor(low) - 2, 0, count - 2))
         box.append(slice(start, int(np.clip(np.ceil(high) + 2, start + 2, count))))
     return tuple(box)

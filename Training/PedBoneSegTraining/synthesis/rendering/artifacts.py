@@ -131,11 +131,12 @@ def spectrum(image: torch.Tensor, spacing: tuple[float, float], phase_rows: bool
     if (strength := effects["noise"]) is None:
         return image.abs()
     random = randoms["noise"]
-    correlated = random.chance(0.5) and shaped  # noise that went through the window, or only looks like it was added last
+    correlated = random.chance(0.5) and shaped  # noise that went through the window
     real, imaginary = (_noise(image.shape, random, device) * strength for _ in range(2))
     if correlated:
         keep = window[:, :columns // 2 + 1] / (window**2).mean().sqrt()
-        real, imaginary = (torch.fft.irfft2(torch.fft.rfft2(one) * keep, s=(rows, columns)) for one in (real, imaginary))
+        real, imaginary = (torch.fft.irfft2(torch.fft.rfft2(one) * keep, s=(rows, columns))
+                           for one in (real, imaginary))
     if image.is_complex():
         real, imaginary = real + image.real, imaginary + image.imag
     else:

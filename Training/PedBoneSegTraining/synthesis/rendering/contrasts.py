@@ -93,7 +93,7 @@ def draw_contrast(random: Draw, preset: str | None = None) -> tuple[str, dict]:
 
 
 def _personal(random: Draw) -> dict:
-    """One body's deviation from the table: factors on density, T1 and T2 of every tissue; what the lures are made of."""
+    """One body's deviation from the table: factors on density, T1 and T2; what the lures are made of."""
     return {"personal": [[random.uniform(0.88, 1.12) for _ in range(3)] for _ in range(TISSUES)],
             "lure": random.uniform(0, 1), "rim": random.uniform(0, 0.5)}
 

@@ -37,8 +37,8 @@ def draw_parameters(key: tuple, settings: RenderSettings, preset: str | None = N
             "white": 10 ** Draw(*key, "white").uniform(2.3, 3.6)}
 
 
-_INTENSITY = ("bias_field", "coil_falloff", "edge_loss", "chemical_shift", "wrap", "metal", "blur", "gibbs", "zero_fill",
-              "motion", "ghosting", "noise", "slice_gain", "gamma", "saturation")
+_INTENSITY = ("bias_field", "coil_falloff", "edge_loss", "chemical_shift", "wrap", "metal", "blur", "gibbs",
+              "zero_fill", "motion", "ghosting", "noise", "slice_gain", "gamma", "saturation")
 
 
 def render(anatomy, matter: Matter, key: tuple, parameters: dict, *, most_voxels: int = MOST_VOXELS,

@@ -25,7 +25,7 @@ class RenderSettings:
     """The domain. Strengths are named by their unit; "of white" means of the brightest tissue.
 
     Geometry (moves the label map with the image)
-    oblique        tilt of the slices, degrees                    field_cut   share of the body that is left out at a side
+    oblique        tilt of the slices, degrees                    field_cut   share of the body left out at a side
     padding        share of the slice that is blank at corners and edges: neither image nor label there
     Tissue (drawn with the anatomy, label map untouched)
     lures          radius in mm of masses in soft tissue that look like bone: bright inside, often a dark rim

@@ -73,20 +73,25 @@ class Matter:
     bone_gain: np.ndarray  # [256] in ±1
 
 
-def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> tuple[Matter, dict]:
-    """The matter of an anatomy and the parameters that made it; `key` names the exam."""
+def draw_strengths(key: tuple, settings: RenderSettings) -> dict[str, float | None]:
+    """How strong each effect of the tissue is in the exam that `key` names."""
+    names = ("lures", "trabeculae", "marrow_mix", "striation", "septa", "variation", "regions", "bones")
+    return {name: getattr(settings, name).draw(Draw(*key, name)) for name in names}
+
+
+def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> Matter:
+    """The matter of an anatomy; `key` names the exam."""
     random = Draw(*key, "matter")
     device, shape = anatomy.tissue.device, anatomy.tissue.shape
-    names = ("lures", "trabeculae", "marrow_mix", "striation", "septa", "variation", "regions", "bones")
-    strengths = {name: getattr(settings, name).draw(Draw(*key, name)) for name in names}
+    strengths = draw_strengths(key, settings)
     grain, sheets, drift, cells = (Field.draw(grain, random) for grain in ("fine", "middle", "coarse", "coarse"))
     everywhere = tuple(slice(0, n) for n in shape)
     middle, coarse = sheets.read(everywhere, device), drift.read(everywhere, device)
 
-    lures = []
     tissue = anatomy.tissue
     if strengths["lures"] is not None:
-        tissue, lures = _with_lures(tissue, anatomy.spacing_mm, strengths["lures"], middle, Draw(*key, "lures", "where"))
+        where = Draw(*key, "lures", "where")
+        tissue = _with_lures(tissue, anatomy.spacing_mm, strengths["lures"], middle, where)
     cell = (cells.read(everywhere, device) * 1.6 + CELLS / 2).clamp_(0, CELLS - 1).to(torch.uint8)
     if anatomy.group is not None:  # muscles differ as wholes
         cell = torch.where(tissue == Tissue.MUSCLE, anatomy.group % CELLS, cell)
@@ -102,16 +107,15 @@ def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> tuple[Matter, 
     mix += gate * _look_up(blob_share, tissue)
     generator = random.generator
     parts, bone_gain = generator.random((TISSUES, CELLS)) * 2 - 1, generator.random(256) * 2 - 1
-    matter = Matter(index, mix.half(), anatomy.bones, grain, drift, strengths, parts, bone_gain)
-    return matter, {"strengths": strengths, "lures": lures}
+    return Matter(index, mix.half(), anatomy.bones, grain, drift, strengths, parts, bone_gain)
 
 
-def _with_lures(tissue: torch.Tensor, spacing: float, radius_mm: float, noise: torch.Tensor, random: Draw):
+def _with_lures(tissue: torch.Tensor, spacing: float, radius_mm: float, noise: torch.Tensor,
+                random: Draw) -> torch.Tensor:
     """A copy of the tissue map with one to four bone-like masses, of at most `radius_mm`, in soft tissue alone."""
     tissue = tissue.clone()
     soft = torch.zeros(256, dtype=torch.bool, device=tissue.device)
     soft[list(_SOFT)] = True
-    placed = []
     for _ in range(int(random.uniform(1, 5))):
         center = [random.uniform(0.05, 0.95) * (n - 1) for n in tissue.shape]
         size = max(3.0, random.uniform(0.25, 1.0) * radius_mm)
@@ -126,8 +130,7 @@ def _with_lures(tissue: torch.Tensor, spacing: float, radius_mm: float, noise: t
         allowed = soft[here.long()]
         here[allowed & (distance < 1)] = LURE_RIM
         here[allowed & (distance < 1 - rim)] = LURE_CORE
-        placed.append({"center": center, "radii": radii, "rim": rim})
-    return tissue, placed
+    return tissue
 
 
 def signals(matter: Matter, contrast: Contrast, box: tuple[slice, ...], apart: bool) -> torch.Tensor:
