@@ -7,7 +7,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PedBoneSegTraining.losses.contrastive import domain_cosines, supervised_contrastive
+from PedBoneSegTraining.data.source import Batch
+from PedBoneSegTraining.losses import Context
+from PedBoneSegTraining.losses.contrastive import (
+    Contrastive,
+    ContrastiveTerm,
+    domain_cosines,
+    supervised_contrastive,
+)
+from PedBoneSegTraining.losses.segmentation import Segmentation, SegmentationTerm
+from tiny import tiny_config
+
+from PedBoneSegLib.anatomy import joint_table
+from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.network.segmenter import build_network
 
 
 def embeddings(seed, count, width=5):
@@ -65,8 +78,81 @@ def test_cosines_by_hand():
     assert math.isnan(domain_cosines(z, torch.zeros(3))[1])
 
 
-def test_half_precision_is_not_used_under_autocast():
-    """Features in bf16 enter the term as they are, everything after is float32 (see also the network test below)."""
-    z = embeddings(2, 4).float()
-    with torch.autocast("cpu", torch.bfloat16, enabled=False):
-        assert supervised_contrastive(z, torch.tensor([0, 0, 1, 1]), 0.1).dtype == torch.float32
+def two_contrasts(step, count=4):
+    """Discs of one size in two domains that differ in noise alone, which a network can but need not tell."""
+    generator = torch.Generator().manual_seed(step)
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    batches = {}
+    for number, name in enumerate(("ankle", "knee")):
+        centers = 8 + 16 * torch.rand(count, 2, 1, 1, generator=generator)
+        labels = ((rows - centers[:, 0]) ** 2 + (columns - centers[:, 1]) ** 2 < 36).long()
+        images = labels[:, None] + (0.2 + 0.2 * number) * torch.randn(count, 1, 32, 32, generator=generator)
+        known = torch.ones(count, 1 + len(joint_table(name).names), dtype=torch.bool)
+        batches[name] = Batch(name, images, labels, known, [str(n) for n in range(count)])
+    return batches
+
+
+def answer(network, batches):
+    images = torch.cat([batch.images for batch in batches.values()])
+    return network(images, [name for name, batch in batches.items() for _ in range(len(batch))])
+
+
+def train(weight, scales, steps=60):
+    """Segmentation + contrastive term; the last step's logged cosines."""
+    torch.manual_seed(0)
+    network = build_network(tiny_config(("ankle", "knee")))
+    example = answer(network, two_contrasts(0))
+    terms = [SegmentationTerm(Segmentation(), network.config.domains, example),
+             ContrastiveTerm(Contrastive(weight, scales=scales, width=16), network.config.domains, example)]
+    parameters = [*network.parameters(), *terms[1].parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=3e-3)
+    for step in range(steps):
+        context, batches = Context(step, steps), two_contrasts(step)
+        optimizer.zero_grad()
+        output = answer(network, batches)
+        sum(term(output, batches, context) for term in terms).backward()
+        optimizer.step()
+    return {name: value.item() for name, value in context.values.items()}
+
+
+@pytest.mark.parametrize("scales", [1, 3])
+def test_similarity_within_a_domain_rises_above_that_across(scales):
+    without, regularized = train(0.0, scales), train(0.5, scales)
+    for kind in ("embedding", "pooled"):
+        gap = regularized[f"{kind}/intra"] - regularized[f"{kind}/inter"]
+        assert gap > without[f"{kind}/intra"] - without[f"{kind}/inter"] + 0.1
+    assert regularized["embedding/intra"] > 0.8 and regularized["embedding/inter"] < 0.3
+    assert regularized["contrastive"] < without["contrastive"]
+
+
+def test_the_term_is_the_mean_over_scales_weighted():
+    batches = two_contrasts(3)
+    network = build_network(tiny_config(("ankle", "knee")))
+    output = answer(network, batches)
+    term = ContrastiveTerm(Contrastive(weight=0.5, scales=2, width=8, temperature=0.2), network.config.domains, output)
+    domain = torch.tensor([0] * 4 + [1] * 4)
+    losses = [
+        supervised_contrastive(F.normalize(projection(features.mean((2, 3))), dim=1), domain, 0.2)
+        for projection, features in zip(term.projections, output.features[-2:], strict=True)
+    ]
+    assert term(output, batches, Context(0, 1)).item() == pytest.approx(0.5 * sum(losses).item() / 2, rel=1e-6)
+
+
+def test_float32_inside_autocast():
+    batches = two_contrasts(1)
+    network = build_network(tiny_config(("ankle", "knee")))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = answer(network, batches)
+        term = ContrastiveTerm(Contrastive(weight=1.0), network.config.domains, output)
+        inside = term(output, batches, Context(0, 1))
+    output.features = [each.float() for each in output.features]
+    assert inside.dtype == torch.float32 and inside.item() == term(output, batches, Context(0, 1)).item()
+
+
+def test_what_makes_no_sense_is_refused():
+    network = build_network(tiny_config(("ankle", "knee")))
+    output = answer(network, two_contrasts(0))
+    with pytest.raises(BadInput, match="one domain"):
+        ContrastiveTerm(Contrastive(weight=1.0), network.config.domains[:1], output)
+    with pytest.raises(BadInput, match="1 to 5"):
+        ContrastiveTerm(Contrastive(weight=1.0, scales=6), network.config.domains, output)
