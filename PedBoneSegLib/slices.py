@@ -52,6 +52,11 @@ class SliceSettings:
     def channels(self) -> int:
         return 2 * self.context + 1
 
+    def neighbours(self, spacing: float) -> np.ndarray:
+        """A slice's channels as offsets in slices that lie `spacing` mm apart, from the lowest up, itself (0) among them."""
+        steps = np.floor(np.arange(1, self.context + 1) * self.context_mm / spacing + 0.5).astype(int)
+        return np.concatenate([-steps[::-1], [0], steps])
+
     def to_dict(self) -> dict:
         return asdict(self)
 
@@ -180,7 +185,7 @@ class SliceStack:
 
     @property
     def back_matrices(self) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 weights [crop rows, rows] and [crop columns, columns]: network pixels → the input's own, in the crop."""
+        """Float32 weights [crop rows, rows] and [crop columns, columns]: network pixels → the input's own in the crop."""
         return self._lines[0].back, self._lines[1].back
 
     def oriented(self, array: np.ndarray) -> np.ndarray:
@@ -199,9 +204,7 @@ class SliceStack:
         """
         indices = np.asarray(list(indices), int)
         settings = self.settings
-        steps = np.floor(np.arange(1, settings.context + 1) * settings.context_mm / self.spacing + 0.5).astype(int)
-        offsets = np.concatenate([-steps[::-1], [0], steps])
-        wanted = np.clip(indices[:, None] + offsets, 0, self.count - 1)
+        wanted = np.clip(indices[:, None] + settings.neighbours(self.spacing), 0, self.count - 1)
         unique, where = np.unique(wanted, return_inverse=True)
         stack = np.empty((len(unique), *self.shape), np.float32)
         for position in range(0, len(unique), CHUNK):
