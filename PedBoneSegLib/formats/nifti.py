@@ -1,0 +1,93 @@
+"""NIfTI-1 and NIfTI-2 headers. The sform is preferred, as in nibabel; it is RAS, our world is LPS."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BadInput
+from ..volume import Grid, NiftiGeometry
+from .header import Header, refuse_channels, refuse_color, refuse_type
+
+_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_COLORS = {128, 2304}
+_MM = {1: 1000.0, 3: 0.001}  # xyzt_units: meters and micrometers; anything else counts as millimeters
+
+
+def parse(path: Path) -> Header:
+    with open(path, "rb") as stream:
+        raw = stream.read(1 << 16)
+    compressed = raw[:2] == b"\x1f\x8b"
+    if compressed:
+        raw = zlib.decompressobj(47).decompress(raw, 544)
+    for order in "<>":
+        if raw[:4] == struct.pack(order + "i", 348) and raw[344:347] == b"n+1":
+            dim = struct.unpack_from(order + "8h", raw, 40)
+            kind = struct.unpack_from(order + "h", raw, 70)[0]
+            pixdim = struct.unpack_from(order + "8f", raw, 76)
+            start, slope, intercept = struct.unpack_from(order + "3f", raw, 108)
+            units, codes = raw[123], struct.unpack_from(order + "2h", raw, 252)
+            quaternion, rows = struct.unpack_from(order + "6f", raw, 256), struct.unpack_from(order + "12f", raw, 280)
+            break
+        if raw[:4] == struct.pack(order + "i", 540) and raw[4:7] == b"n+2":
+            kind = struct.unpack_from(order + "h", raw, 12)[0]
+            dim, pixdim = struct.unpack_from(order + "8q", raw, 16), struct.unpack_from(order + "8d", raw, 104)
+            start, slope, intercept = struct.unpack_from(order + "q2d", raw, 168)
+            codes = struct.unpack_from(order + "2i", raw, 344)
+            quaternion, rows = struct.unpack_from(order + "6d", raw, 352), struct.unpack_from(order + "12d", raw, 400)
+            units = struct.unpack_from(order + "i", raw, 500)[0]
+            break
+    else:
+        raise BadInput(f"{path.name} is not a NIfTI image", "give a NIfTI, NRRD or MetaImage file or a DICOM folder")
+    if not 1 <= dim[0] <= 7:
+        raise ValueError(f"{dim[0]} dimensions")
+    size = [dim[axis] if axis <= dim[0] else 1 for axis in range(8)]
+    if kind in _COLORS:
+        refuse_color(path)
+    if any(extent > 1 for extent in size[5:]):
+        refuse_channels(path, max(size[5:]))
+    if kind not in _TYPES:
+        refuse_type(path, f"NIfTI type {kind}")
+    geometry = NiftiGeometry(pixdim, units, *codes, quaternion, rows)
+    return Header(
+        Grid.from_affine(size[1:4], affine_of(geometry), geometry),
+        np.dtype(order + _TYPES[kind]),
+        path,
+        0 if compressed else int(start),
+        "deflate" if compressed else "raw",
+        int(start) if compressed else 0,
+        size[4],
+        slope=slope if slope and np.isfinite([slope, intercept]).all() else 1.0,  # 0: not scaled, says the standard
+        intercept=intercept if slope and np.isfinite([slope, intercept]).all() else 0.0,
+    )
+
+
+def affine_of(geometry: NiftiGeometry) -> np.ndarray:
+    """Voxel indices to LPS mm: by the sform, else the qform, else (neither is set) as ITK and Slicer place it."""
+    scale = _MM.get(geometry.units & 7, 1.0)
+    affine = np.eye(4)
+    if geometry.sform_code > 0:
+        affine[:3] = np.reshape(geometry.rows, (3, 4))
+    else:
+        spacing = np.abs(geometry.pixdim[1:4])
+        if geometry.qform_code <= 0:
+            affine[:3, :3] = np.diag(spacing)
+            affine[:3] *= scale
+            return affine
+        b, c, d, *offset = geometry.quaternion
+        a = np.sqrt(max(0.0, 1 - (b * b + c * c + d * d)))
+        if a < 1e-3:  # a half turn: rounding has left b, c, d a little long or short
+            a, (b, c, d) = 0.0, np.array([b, c, d]) / np.sqrt(b * b + c * c + d * d)
+        rotation = np.array(
+            [
+                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+            ]
+        )
+        affine[:3, :3] = rotation * spacing * [1, 1, -1 if geometry.pixdim[0] < 0 else 1]
+        affine[:3, 3] = offset
+    affine[:3] *= scale
+    return _LPS_FROM_RAS @ affine
