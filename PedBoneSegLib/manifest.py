@@ -40,7 +40,7 @@ class DomainCard:
             layer, threshold, references = (self.signature.get(key) for key in ("layer", "threshold", "references"))
             if type(layer) is not int or type(references) is not int or layer < 0 or references < 1:
                 raise BadModel(f"domain {self.name}: the signature lacks its layer or its number of references")
-            if type(threshold) is not float or not 0 < threshold < math.inf:
+            if not isinstance(threshold, float) or not 0 < threshold < math.inf:
                 raise BadModel(f"domain {self.name}: the signature's threshold {threshold!r} is not above 0")
 
     def to_dict(self) -> dict:

@@ -127,7 +127,7 @@ def remove(name: str) -> StoredModel:
 
 
 def _installed(name: str) -> StoredModel:
-    for stored in list_models():
+    for stored in reversed(list_models()):  # the user's own before one built in, should both have the name
         if stored.name == name:
             return stored
     known = ", ".join(stored.name for stored in list_models()) or "none"
