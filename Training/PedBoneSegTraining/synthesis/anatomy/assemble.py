@@ -56,7 +56,7 @@ def space_for(parameters: dict, device, spacing: float | None = None) -> Space:
     """The exam's field of view; `spacing` in millimetres overrides the drawn one."""
     spacing = spacing or parameters["field"]["spacing_mm"]
     size = tuple(max(8 * round(e / spacing / 8), 16) for e in parameters["field"]["extent_mm"])
-    return Space(size, spacing, tuple(parameters["offset_mm"]), torch.device(device))
+    return Space(size, spacing, tuple(parameters["center_mm"]), torch.device(device))
 
 
 def _body_points(space: Space, parameters: dict) -> dict[int, torch.Tensor]:
@@ -131,9 +131,8 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     soft, half = parameters["soft"], p[1]
     seed, strands = soft["seed"], joint.strands
     septum = soft["septum_mm"] * (1 + 0.6 * space.noise(seed + 1, 25.0, 1)[0])
-    flesh, group = muscles(space, half, strands, septum)
     far = torch.stack([b.shape(b.frame.local(p[3])).surface * b.frame.size for b in joint.bones]).amin(0)
-    fascia = outline(space, p[2], strands, finer(far) - 3.0 * parameters["size"], 26 * parameters["size"])
+    fascia = outline(space, p[2], strands, finer(far) - 3.0 * parameters["size"], joint.wrap * parameters["size"])
     if joint.torso is not None:
         fascia = torch.minimum(fascia, joint.torso(p[2])[0])
     fascia = _blurred(fascia)
@@ -141,11 +140,12 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     steep = _steepness(fascia, 4 * space.spacing)
     fascia = finer(fascia, 4)
     skin = fascia - finer(fat, 4)
+    flesh, group = muscles(space, half, strands, septum)
     tissue = torch.full(space.size, int(T.FAT), dtype=torch.uint8, device=space.device)
 
     lobules = (space.noise(seed + 3, 11.0, 0)[0] + 0.5 * space.noise(seed + 4, (6.0, 6.0, 14.0), 0)[0]).abs()
     tissue[lobules < 0.035 * soft["lobules"]] = T.FASCIA
-    meat = finer(flesh)
+    meat = torch.minimum(finer(flesh), -0.5 - fascia)
     inside = meat > 0
     tissue[inside] = T.MUSCLE
     tissue[inside & (meat < 0.5) & (lobules < 0.5)] = T.FASCIA
@@ -154,7 +154,10 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
         tissue[inside & (bundles < 0.16 * soft["streaks"])] = T.INTERMUSCULAR
     tissue[(fascia.abs() < 0.5 * finer(steep, 4)) & ~inside] = T.FASCIA
     if joint.torso is not None:
-        tissue[finer(joint.torso(half)[1]) < 0] = T.LUNG
+        wall, lung, organ = (finer(d) for d in joint.torso(half))
+        tissue[(wall < -5) & (wall > -16) & (organ > 0)] = T.MUSCLE
+        tissue[organ < 0] = T.ORGAN
+        tissue[lung < 0] = T.LUNG
 
     for inner, shell, center, radii, rough in lumps(space, parameters):
         box = space.box(center - 1.4 * radii, center + 1.4 * radii, 1)
@@ -213,12 +216,12 @@ def _paint_joints(joint: Joint, parameters: dict, space: Space, p: torch.Tensor,
         thick = share * parameters["cartilage_mm"]
         fine = fine_box(box)
         view = tissue[fine]
-        film = (da + db < 2 * thick + parameters["film_mm"] + 1.0) & (view != T.MENISCUS)
+        film = (da + db < 2 * thick + parameters["film_mm"] + 0.5) & (view != T.MENISCUS)
         view = torch.where(film, int(T.FLUID), view)
         for g, d, other, own in ((by_name[a], da, db, mine), (by_name[b], db, da, theirs)):
-            reach = 9.0 * size - other
+            reach = (3 + 6 * share) * size - other
             if g.cover is not None:
-                reach = torch.maximum(reach - 9 * size, finer(g.cover[own]))
+                reach = finer(g.cover[own])
             view = torch.where((d < thick * step(reach, 0, 3)) & (reach > 0), int(T.CARTILAGE), view)
         tissue[fine] = view
 

@@ -33,6 +33,22 @@ class Draw:
         return int(float(self.generator.random()) * 2**31)
 
 
+class Average(Draw):
+    """Draws the middle of everything: a joint's average shape."""
+
+    def __init__(self):
+        super().__init__("average")
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low + high) / 2
+
+    def normal(self, mean: float = 0.0, sd: float = 1.0) -> float:
+        return mean
+
+    def chance(self, probability: float) -> bool:
+        return False
+
+
 def digest(parameters: dict) -> str:
     """SHA-256 of a parameters dictionary, as hexadecimal text."""
     return hashlib.sha256(json.dumps(parameters, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -13,8 +13,12 @@ from .strands import Weaver
 from .tissues import Tissue as T
 
 PIVOT = np.array([0.0, -12.0, 23.0])   # the femoral condyles' centre, about which the tibia turns
+REST = {"flexion": 0.0}               # the pose in which shapes from elsewhere are expected
+ANCHOR = ("femur", -10.0, 34.0)       # the bone, between two heights, by which they are fitted
 BONES = ("femur", "tibia", "fibula", "patella")
+NEIGHBORS = ()
 FIELD = (172.0, 172.0, 184.0)          # an adult's field of view, mm
+CENTER = (0.0, 0.0, 0.0)
 LENGTH = 260.0                         # shafts run out of any field of view
 
 

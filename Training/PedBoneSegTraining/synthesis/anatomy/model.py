@@ -97,4 +97,5 @@ class Joint:
     bones: list[Bone]
     contacts: list[tuple[str, str, float]]   # bones that face each other; their cartilage as a part of the knee's
     strands: list[Strand]
-    torso: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None   # points → (wall, lung) distances
+    wrap: float = 22.0                  # how far the skin bridges between muscles, adult mm
+    torso: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None   # points → distances: wall, lung, organs

@@ -15,7 +15,7 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
     drawn = d.uniform(17, 30) if d.chance(0.2) else d.uniform(2, 17)
     age = drawn if age is None else age
     size = round(size_at(age) * d.normal(1, 0.05), 5)
-    names = JOINTS[joint].BONES
+    names = JOINTS[joint].BONES + JOINTS[joint].NEIGHBORS
     reach = d.normal(1, 0.1)
     extent = [round(e * (0.4 + 0.6 * size) * reach, 2) for e in JOINTS[joint].FIELD]
     return {
@@ -29,10 +29,10 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
         "cortex": d.normal(1, 0.15), "red_marrow": round(max(0.9 - 0.055 * age, 0.05) * d.uniform(0.3, 1.3), 4),
         "warp": {"seed": d.seed(), "amplitude": d.uniform(0.5, 3.0), "cell": d.uniform(45, 90)},
         "rough": {"seed": d.seed(), "amplitude": d.uniform(0.1, 0.5)},
-        "turn": [d.normal(0, 5), d.normal(0, 5), d.normal(0, 12)], "offset_mm": [d.normal(0, 6), d.normal(0, 6), d.normal(0, 9)],
+        "turn": [d.normal(0, 5), d.normal(0, 5), d.normal(0, 12)], "center_mm": [round(c * size + d.normal(0, s), 4) for c, s in zip(JOINTS[joint].CENTER, (6, 6, 9), strict=True)],
         "pose": JOINTS[joint].draw(d),
         "soft": {
-            "seed": d.seed(), "bulk": d.normal(1.3, 0.1), "fat_mm": round(2 + 9 * d.uniform(0, 1) ** 2 * d.uniform(0.4, 2.0), 3),
+            "seed": d.seed(), "bulk": d.normal(1.55, 0.12), "fat_mm": round(2 + 9 * d.uniform(0, 1) ** 2 * d.uniform(0.4, 2.0), 3),
             "septum_mm": d.uniform(0.5, 1.8), "streaks": round(d.uniform(0, 1) ** 2, 4), "lobules": d.uniform(0, 1),
             "skin_mm": d.uniform(1.0, 1.8), "vessels": int(d.uniform(2, 9)),
             "nodes": int(d.uniform(0, 4)) if d.chance(0.5) else 0,

@@ -1,4 +1,6 @@
 """From strands and bones to muscles, fat planes, skin and the lumps that must not be taken for bone."""
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -61,7 +63,9 @@ def outline(space: Space, p: torch.Tensor, strands: list[Strand], bones: torch.T
     """Distance to the deep fascia on level 2: muscles and bones wrapped up together."""
     wrap = bones
     for strand in strands:
-        if strand.tissue in (Tissue.MUSCLE, Tissue.TENDON, Tissue.LIGAMENT):
+        if strand.tissue == Tissue.MUSCLE:     # drawn swollen, so that neighbours meet; the limb is not
+            strand = replace(strand, radii=tuple(0.72 * r for r in strand.radii))
+        if strand.tissue in (Tissue.MUSCLE, Tissue.TENDON, Tissue.LIGAMENT, Tissue.FAT):
             wrap = union(wrap, strand_distance(p, strand), k)
     return wrap
 

@@ -1,11 +1,15 @@
 """Where joints come from: each source turns an exam's number into an anatomy."""
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from . import JOINTS
+from PedBoneSegLib.errors import BadInput
+
+from . import JOINTS, labelmaps, meshes, sampled
 from .assemble import assemble, space_for
-from .model import Anatomy
+from .draw import Draw
+from .model import Anatomy, Joint
 from .parameters import exam_parameters
 
 
@@ -29,5 +33,43 @@ class Parametric:
 
     @torch.no_grad()
     def build(self, parameters: dict, device="cpu", spacing: float | None = None) -> Anatomy:
-        module = JOINTS[parameters["joint"]]
-        return assemble(module.build(parameters), module.BONES, parameters, space_for(parameters, device, spacing))
+        names = JOINTS[parameters["joint"]].BONES
+        return assemble(self.joint(parameters), names, parameters, space_for(parameters, device, spacing))
+
+    def joint(self, parameters: dict) -> Joint:
+        return JOINTS[parameters["joint"]].build(parameters)
+
+
+class Sampled(Parametric):
+    """Modelled joints, some of whose bones have their shapes from elsewhere."""
+
+    def __init__(self, name: str, load):
+        self.name, self._load, self._fields = name, load, {}
+
+    def parameters(self, seed: int, joint: str, i: int, age: float | None = None) -> dict:
+        drawn = exam_parameters(seed, joint, i, age)
+        d = Draw("sampled", seed, joint, i)
+        drawn["blend"] = d.uniform(0, 0.6) if d.chance(0.5) else 0.0
+        drawn["warp"]["amplitude"] = round(1.4 * drawn["warp"]["amplitude"], 5)
+        return {"source": self.name} | drawn
+
+    def joint(self, parameters: dict) -> Joint:
+        name = parameters["joint"]
+        if name not in self._fields:
+            self._fields[name] = self._load(name)
+        return sampled.with_fields(super().joint(parameters), self._fields[name], parameters)
+
+
+def mesh_source(folder: Path) -> Sampled:
+    """Bones from a folder of meshes (meshes.py); joints that it lacks are an error when drawn."""
+    return Sampled("meshes", lambda joint: meshes.load(Path(folder), joint))
+
+
+def labelmap_source(path: Path, joint: str, labels: dict[str, int] | None = None, side: str = "right") -> Sampled:
+    """Bones of one joint from a label map (labelmaps.py)."""
+    def load(name: str):
+        if name != joint:
+            raise BadInput(f"{path}: a {joint}, not a {name}", "give every joint its own source")
+        return labelmaps.load(Path(path), joint, labels, side)
+
+    return Sampled("labelmap", load)

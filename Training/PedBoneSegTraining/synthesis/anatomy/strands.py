@@ -40,6 +40,10 @@ class Weaver:
     def fluid(self, *knots, **shape):
         self.strand(Tissue.FLUID, knots, **shape)
 
+    def fat(self, *knots):
+        """Fat that shapes the outline."""
+        self.strand(Tissue.FAT, knots)
+
     def vessel(self, *knots):
         self.strand(Tissue.VESSEL, knots, loose=1.5, bulk=self.draw.uniform(0.7, 1.3))
 

@@ -1,0 +1,132 @@
+"""Joints from a folder of bone meshes: `*.vtp` and a `poses.json` that says how they go together.
+
+    {"units": "meters", "axes": …, "knee": {"femur": {"mesh": "femur_r.vtp", "offset": [0, 0, 0]}, …}, …}
+
+Meshes are of a right limb, x anterior, y superior, z right (lateral). Optional keys of a bone: "scale".
+"""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from PedBoneSegLib.errors import BadInput
+
+from . import JOINTS
+from .sampled import LONG, Field, fit, neutral_frames
+
+STEP = 1.0      # mm of the sampled field, of an adult
+REACH = 130.0   # mm of a shaft that are kept
+
+
+def joints_in(folder: Path) -> tuple[str, ...]:
+    return tuple(j for j in _poses(folder) if j in JOINTS)
+
+
+def load(folder: Path, joint: str) -> dict[str, Field]:
+    """Distance fields of a joint's bones, in the local millimetres of the joint's model."""
+    poses = _poses(folder)
+    if joint not in poses:
+        raise BadInput(f"{folder / 'poses.json'}: no joint {joint}", "name one of " + ", ".join(joints_in(folder)))
+    unit = 1000.0 if poses.get("units", "meters") == "meters" else 1.0
+    read = {bone: _read(folder / pose["mesh"]) for bone, pose in poses[joint].items()}
+    points = {bone: unit * (float(poses[joint][bone].get("scale", 1.0)) * p + np.asarray(poses[joint][bone]["offset"]))
+              [:, (2, 0, 1)] for bone, (p, _) in read.items()}
+    anchor = points[JOINTS[joint].ANCHOR[0]]
+    scale, shift = fit(*_anchor_box(anchor, joint), joint)
+    frames = neutral_frames(joint)
+    return {bone: _field(scale * points[bone] + shift, read[bone][1], frames[bone], bone) for bone in points}
+
+
+def _anchor_box(points: np.ndarray, joint: str) -> tuple[np.ndarray, np.ndarray]:
+    """Box around the end of the anchor that faces the joint: as much of it as the model's anchor is high."""
+    _, bottom, top = JOINTS[joint].ANCHOR
+    if joint == "knee":
+        points = points[points[:, 2] < points[:, 2].min() + top]
+    elif joint == "shoulder":
+        points = points[points[:, 2] > points[:, 2].max() - (24.0 - bottom)]
+    return points.min(0), points.max(0)
+
+
+def _poses(folder: Path) -> dict:
+    path = Path(folder) / "poses.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"{folder}: no poses.json", "a folder of shapes holds *.vtp and poses.json") from None
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON ({error})", "mend it or take the example in docs/synthesis.md") from None
+
+
+def _read(path: Path):
+    """→ points [n, 3] and the closed surface's triangles [m, 3]."""
+    import vtk
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    if not path.is_file():
+        raise BadInput(f"{path}: no such mesh", "poses.json names it")
+    reader = vtk.vtkXMLPolyDataReader()
+    reader.SetFileName(str(path))
+    triangles, clean, holes = vtk.vtkTriangleFilter(), vtk.vtkCleanPolyData(), vtk.vtkFillHolesFilter()
+    triangles.SetInputConnection(reader.GetOutputPort())
+    clean.SetInputConnection(triangles.GetOutputPort())
+    holes.SetInputConnection(clean.GetOutputPort())
+    holes.SetHoleSize(1e6)
+    holes.Update()
+    mesh = holes.GetOutput()
+    if mesh.GetNumberOfPolys() < 4:
+        raise BadInput(f"{path}: no surface in it", "a closed triangle mesh is needed")
+    cells = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    return vtk_to_numpy(mesh.GetPoints().GetData()).astype(float), cells
+
+
+def _field(points: np.ndarray, cells: np.ndarray, frame, bone: str) -> Field:
+    local = np.stack([frame.local(row) for row in points])
+    low, high, cut = local.min(0), local.max(0), [False, False]
+    if bone in LONG:     # the far end of the shaft is not the joint's business
+        if high[2] > REACH:
+            high[2], cut[1] = REACH, True
+        if low[2] < -REACH:
+            low[2], cut[0] = -REACH, True
+    margin = np.array([8.0, 8.0, 8.0])
+    start, stop = low - margin * [1, 1, not cut[0]], high + margin * [1, 1, not cut[1]]
+    size = np.ceil((stop - start) / STEP).astype(int) + 1
+    mask = winding(local, cells, start, size)
+    thin = bone == "scapula"
+    return Field.from_mask(mask, start, (STEP,) * 3, cut, smooth_mm=0.6 if thin else 1.3)
+
+
+def winding(points: np.ndarray, cells: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Voxels inside a mesh, by the majority of three scan directions: a gap in the mesh misleads one of them at most."""
+    votes = np.zeros(size, np.int8)
+    for axis in range(3):
+        order = (*(i for i in range(3) if i != axis), axis)
+        crossings = _crossings(points[:, order], cells, start[list(order)], size[list(order)])
+        inside = np.cumsum(crossings, axis=2) % 2 == 1
+        inside &= (crossings.sum(axis=2, keepdims=True) % 2 == 0)     # a ray that meets a gap abstains
+        votes += np.moveaxis(inside, (0, 1, 2), order).astype(np.int8)
+    return votes >= 2
+
+
+def _crossings(points: np.ndarray, cells: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """How often each ray along the last axis passes the mesh just before each voxel."""
+    counts = np.zeros(size, np.int16)
+    jitter = np.array([1.7e-4, 3.1e-4])       # rays keep off vertices and edges
+    for a, b, c in points[cells]:
+        low = np.maximum(np.ceil((np.minimum(np.minimum(a, b), c)[:2] - start[:2] - jitter) / STEP), 0).astype(int)
+        high = np.minimum(np.floor((np.maximum(np.maximum(a, b), c)[:2] - start[:2] - jitter) / STEP), size[:2] - 1)
+        high = high.astype(int)
+        if (high < low).any():
+            continue
+        u = np.arange(low[0], high[0] + 1)[:, None] * STEP + start[0] + jitter[0]
+        v = np.arange(low[1], high[1] + 1)[None, :] * STEP + start[1] + jitter[1]
+        area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
+        if abs(area) < 1e-12:
+            continue
+        wb = ((u - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (v - a[1])) / area
+        wc = ((b[0] - a[0]) * (v - a[1]) - (u - a[0]) * (b[1] - a[1])) / area
+        hit = (wb >= 0) & (wc >= 0) & (wb + wc <= 1)
+        depth = a[2] + wb * (b[2] - a[2]) + wc * (c[2] - a[2])
+        k = np.clip(np.ceil((depth - start[2]) / STEP), 0, size[2] - 1).astype(int)
+        i, j = np.nonzero(hit)
+        np.add.at(counts, (i + low[0], j + low[1], k[i, j]), 1)
+    return counts
