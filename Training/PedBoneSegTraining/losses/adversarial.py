@@ -86,4 +86,4 @@ def adversarial_losses(discriminator: Discriminator, predicted: Tensor, referenc
 
 
 def _mean(values: Tensor) -> Tensor:
-    return values.sum() / max(1, values.numel())
+    return values.sum(dtype=torch.promote_types(values.dtype, torch.float32)) / max(1, values.numel())

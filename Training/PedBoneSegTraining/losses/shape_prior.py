@@ -122,7 +122,9 @@ def shape_distance(autoencoder: ShapeAutoencoder, pairs: dict[str, tuple[Tensor,
     codes = autoencoder.encode({name: predicted for name, (predicted, _) in present.items()})
     with torch.no_grad():
         wanted = autoencoder.encode({name: reference for name, (_, reference) in present.items()})
-    return torch.stack([(codes[name] - wanted[name]).square().mean() for name in present]).mean()
+    exact = torch.promote_types(next(iter(codes.values())).dtype, torch.float32)  # autocast may give half precision
+    distances = [(codes[name].to(exact) - wanted[name].to(exact)).square().mean() for name in present]
+    return torch.stack(distances).mean()
 
 
 def complete_masks(logits: Tensor, batch) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,265 @@
+"""The verb `export`: from a trained network to a model that the runtime opens.
+
+A `Draft` is the model in the making: the network, what the model will say of itself, and the exams that may be looked
+at. Every part of the export is a function from draft to draft, in the order of `finish`. Whatever a model is given
+beyond its weights (a temperature, signatures, thresholds) is one more such function, put where its order says: it finds
+the exams that training never saw in `draft.exams[domain].reserved`, and what it changes in the draft's cards and
+tensors is written with the rest.
+
+Proof. All claims are held against the network *as trained*: not folded, float32, every domain through its own rows of
+the normalization. Float16 storage and each number format below float32 are claimed only if, on every domain's proof
+exam, every bone's labels agree with the trained network's to a Dice of 0.999. A number format that the device here is
+not faster with is imitated: float32 arithmetic, every result rounded to the format. After writing, the file is opened
+by the runtime and the same exams are segmented once more.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from PedBoneSegLib import __version__
+from PedBoneSegLib.anatomy import JointTable
+from PedBoneSegLib.bundle import Bundle, write_bundle
+from PedBoneSegLib.errors import BadModel
+from PedBoneSegLib.manifest import DomainCard, Manifest
+from PedBoneSegLib.network.segmenter import Segmenter
+from PedBoneSegLib.predictor import Predictor, faster_precisions
+from PedBoneSegLib.slices import SliceSettings
+from PedBoneSegLib.volume import Volume
+
+from .data.dataset import LoadedCase
+from .evaluate import metrics_of, score_cases, table_lines
+
+AGREEMENT = 0.999  # Dice of a bone's labels below which a format or a storage is not claimed
+FLOAT16_LARGEST = 65504.0
+
+Loader = Callable[[], LoadedCase]
+
+
+@dataclass(frozen=True)
+class Exams:
+    """A domain's exams, each as a function that loads it. Only `reserved` were kept from every choice of the training;
+    `validation` were looked at; `train` were learnt from."""
+
+    train: tuple[Loader, ...] = ()
+    validation: tuple[Loader, ...] = ()
+    reserved: tuple[Loader, ...] = ()
+
+    @property
+    def proof(self) -> Loader | None:
+        """One exam to compare labels on; whether it was learnt from does not matter there."""
+        return next(iter((*self.validation, *self.reserved, *self.train)), None)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """`tensors` go into the file beside the network's (`signatures.<domain>`). `only`: the domains that this export may
+    measure; the others' cards stay as they are (a model that was only adapted)."""
+
+    network: Segmenter
+    manifest: Manifest
+    exams: Mapping[str, Exams]
+    device: str = "cpu"
+    tensors: Mapping[str, Tensor | np.ndarray] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return self.only or tuple(card.name for card in self.manifest.domains)
+
+    def with_card(self, name: str, **changes) -> "Draft":
+        """The draft with some fields of one domain's card changed."""
+        cards = tuple(replace(card, **changes) if card.name == name else card for card in self.manifest.domains)
+        return replace(self, manifest=replace(self.manifest, domains=cards))
+
+    def all_tensors(self) -> dict[str, Tensor | np.ndarray]:
+        return {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()} | dict(self.tensors)
+
+    def bundle(self) -> Bundle:
+        """The model in memory as it would be read from its file."""
+        arrays = {name: np.asarray(torch.as_tensor(tensor).cpu()) for name, tensor in self.all_tensors().items()}
+        if self.manifest.storage == "float16":
+            arrays = {
+                name: array.astype(np.float16).astype(np.float32) if array.ndim == 4 else array
+                for name, array in arrays.items()
+            }
+        return Bundle(Path(self.manifest.name), self.manifest, arrays)
+
+
+def draft(
+    network: Segmenter, tables: Mapping[str, JointTable], settings: SliceSettings, exams: Mapping[str, Exams], *,
+    name: str, version: str = "1", licence: str = "not stated", provenance: dict | None = None, device: str = "cpu",
+) -> Draft:
+    """The beginning: a network and what goes with each of its domains."""
+    specs = network.config.domains
+    cards = tuple(DomainCard(spec.name, spec.joint, tables[spec.name], settings.to_dict()) for spec in specs)
+    provenance = {"software": f"PedBoneSeg {__version__}", "torch": torch.__version__, **(provenance or {})}
+    return Draft(network.eval(), Manifest(name, version, licence, provenance, network.config, cards), exams, device)
+
+
+def finish(draft: Draft, path: str | Path) -> Manifest:
+    """All parts of the export in order, then the file and its proof. Returns the manifest as written."""
+    for part in (choose_storage, validate_precisions, measure, write_card):
+        draft = part(draft)
+    manifest = write_bundle(path, draft.manifest, draft.all_tensors())
+    prove(draft, Bundle.load(path))
+    return manifest
+
+
+def choose_storage(draft: Draft) -> Draft:
+    """Convolutions in float16 where the labels stay the same, else in float32."""
+    largest = max(tensor.abs().max().item() for tensor in draft.network.state_dict().values() if tensor.ndim == 4)
+    half = replace(draft, manifest=replace(draft.manifest, storage="float16"))
+    if largest < FLOAT16_LARGEST and all(_agree(draft, Predictor(half.bundle(), draft.device))):
+        return half
+    return draft
+
+
+def validate_precisions(draft: Draft) -> Draft:
+    """The number formats in which the labels stay the same. A model adapted from another keeps to that one's."""
+    names = draft.manifest.precisions[1:] if draft.only else ("bfloat16", "float16")
+    bundle = draft.bundle()
+    kept = [name for name in names if all(_agree(draft, _InPrecision(bundle, draft.device, name)))]
+    return replace(draft, manifest=replace(draft.manifest, precisions=("float32", *kept)))
+
+
+def measure(draft: Draft) -> Draft:
+    """Metrics on the validation exams, by the model as it will be stored."""
+    predictor = Predictor(draft.bundle(), draft.device)
+    for name in draft.measured:
+        if draft.exams[name].validation:
+            cases = (load() for load in draft.exams[name].validation)
+            segment = _segmenter_of(predictor, name)
+            exams = score_cases(segment, cases, draft.manifest.domain(name).table)
+            draft = draft.with_card(name, metrics=metrics_of(exams))
+    return draft
+
+
+def write_card(draft: Draft) -> Draft:
+    """The model card, from what the parts before found out."""
+    return replace(draft, manifest=replace(draft.manifest, card=model_card(draft.manifest)))
+
+
+def prove(draft: Draft, bundle: Bundle) -> None:
+    """The file, opened by the runtime, gives the trained network's labels. BadModel if it does not."""
+    for name, agrees in zip(_proofs(draft), _agree(draft, Predictor(bundle, draft.device)), strict=True):
+        if not agrees:
+            raise BadModel(
+                f"model {bundle.path}: its labels for {name} are not those of the trained network",
+                "do not use it, and report this as a bug",
+            )
+
+
+def label_agreement(a: np.ndarray, b: np.ndarray, bones: int) -> float:
+    """The lowest Dice over the bones that either array has; 1 where neither has any."""
+    lowest = 1.0
+    for label in range(1, bones + 1):
+        one, other = a == label, b == label
+        size = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+        if size:
+            lowest = min(lowest, 2 * int(np.count_nonzero(one & other)) / size)
+    return lowest
+
+
+def model_card(manifest: Manifest) -> str:
+    """Markdown: what the model is for, what made it, how good it was where, and what it must not be used for."""
+    lines = [
+        f"# {manifest.name} {manifest.version}", "",
+        "Segments bones in MR images of children. Research software: not a medical device, not for clinical decisions.",
+        "", f"- licence: {manifest.licence}",
+        f"- network: {manifest.network.architecture}, decoder {manifest.network.decoder}, normalization "
+        f"{manifest.network.normalization}, output layer {manifest.network.head}",
+        f"- convolutions stored as {manifest.storage}; labels the same (Dice ≥ {AGREEMENT}) in "
+        + ", ".join(manifest.precisions),
+        *(f"- {key}: {value}" for key, value in manifest.provenance.items() if isinstance(value, str | int | float)),
+    ]
+    for card in manifest.domains:
+        lines += ["", f"## {card.name}", "", f"Joint: {card.joint}. Bones: {', '.join(card.table.names)}."]
+        if card.note:
+            lines += ["", card.note]
+        if card.metrics:
+            lines += ["", f"On {card.metrics['exams']} validation exams, per bone in 3-D:", ""]
+            lines += [f"    {line}" for line in table_lines(card.metrics)]
+        else:
+            lines += ["", "Not measured: there were no validation exams."]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------- labels, compared
+
+
+def _proofs(draft: Draft) -> list[str]:
+    return [name for name in draft.measured if draft.exams[name].proof]
+
+
+def _agree(draft: Draft, predictor: Predictor):
+    """Per domain with a proof exam: whether `predictor` gives the trained network's labels. Without any exam nothing is
+    claimed: one False."""
+    trained = _AsTrained.for_network(draft.network, draft.manifest.domains, draft.device)
+    if not _proofs(draft):
+        yield False
+    for name in _proofs(draft):
+        volume = draft.exams[name].proof().volume
+        wanted = trained.segment(volume, name)
+        found = predictor.segment(volume, name)
+        yield label_agreement(wanted.labels, found.labels, len(wanted.table.bones)) >= AGREEMENT
+
+
+def _segmenter_of(predictor: Predictor, domain: str) -> Callable[[Volume], np.ndarray]:
+    return lambda volume: predictor.segment(volume, domain).labels
+
+
+class _AsTrained(Predictor):
+    """The runtime's way around the network, with the trained network itself in place of the folded one."""
+
+    def network(self, domain: str, device: torch.device, precision: torch.dtype):
+        if not self._networks:
+            self._networks[()] = self.bundle.network().to(device)
+        temperature = self.bundle.domain(domain).temperature
+        return lambda images: self._networks[()](images, [domain] * len(images)).logits[domain] / temperature
+
+    def precision(self, device: torch.device) -> torch.dtype:
+        return torch.float32
+
+
+class _InPrecision(Predictor):
+    """Calculates in the given number format, or as if, where the device is not faster with it."""
+
+    def __init__(self, bundle: Bundle, device: str, name: str) -> None:
+        super().__init__(bundle, device)
+        self.format = getattr(torch, name)
+        self.real = name in faster_precisions(self.device)
+
+    def precision(self, device: torch.device) -> torch.dtype:
+        return self.format if self.real else torch.float32
+
+    def network(self, domain: str, device: torch.device, precision: torch.dtype):
+        network = super().network(domain, device, precision)
+        if self.real:
+            return network
+
+        def rounded(images: Tensor) -> Tensor:
+            with _Rounding(self.format):
+                return network(images)
+
+        return rounded
+
+
+class _Rounding(TorchDispatchMode):
+    """Every result of an operation is rounded to a format; what is beyond its range becomes infinite, as it would."""
+
+    def __init__(self, to: torch.dtype) -> None:
+        super().__init__()
+        self.to = to
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if isinstance(result, Tensor) and result.dtype == torch.float32:
+            rounded = result.to(self.to).to(torch.float32)
+            return result.copy_(rounded) if function._schema.is_mutable else rounded
+        return result
