@@ -13,6 +13,7 @@ from .header import Header, refuse_channels, refuse_color, refuse_type
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _COLORS = {128, 2304}
+_VECTOR = 1007  # intent code
 _MM = {1: 1000.0, 3: 0.001}  # xyzt_units: meters and micrometers; anything else counts as millimeters
 
 
@@ -91,3 +92,42 @@ def affine_of(geometry: NiftiGeometry) -> np.ndarray:
         affine[:3, 3] = offset
     affine[:3] *= scale
     return _LPS_FROM_RAS @ affine
+
+
+def encode(grid: Grid, components: int, note: str) -> bytes:
+    """A NIfTI-1 header of 352 bytes for 8-bit voxels, components slowest. `note` goes into the description."""
+    if max(grid.size) > 32767:
+        raise BadInput(f"NIfTI cannot hold {max(grid.size)} voxels along an axis", "write .nrrd instead")
+    place = grid.nifti
+    if place is None or not np.allclose(affine_of(place), grid.affine, rtol=1e-5, atol=1e-5):
+        place = _geometry_of(grid)
+    dim = (5, *grid.size, 1, components, 1, 1) if components > 1 else (3, *grid.size, 1, 1, 1, 1)
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, *dim)
+    struct.pack_into("<hhh", header, 68, _VECTOR if components > 1 else 0, 2, 8)
+    struct.pack_into("<8f3f", header, 76, *place.pixdim[:4], 1, 1, 1, 1, 352, 1, 0)
+    header[123] = place.units & 7
+    text = note.encode("ascii", "replace")[:79]
+    header[148 : 148 + len(text)] = text
+    struct.pack_into("<2h6f12f", header, 252, place.qform_code, place.sform_code, *place.quaternion, *place.rows)
+    header[344:347] = b"n+1"
+    return bytes(header)
+
+
+def _geometry_of(grid: Grid) -> NiftiGeometry:
+    """Both forms, quaternion and matrix, for readers that know but one of them."""
+    affine = _LPS_FROM_RAS @ grid.affine
+    rotation = affine[:3, :3] / grid.spacing
+    handedness = -1.0 if np.linalg.det(rotation) < 0 else 1.0
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation * [1, 1, handedness]
+    matrix = [  # its eigenvector of the largest eigenvalue is the quaternion (Bar-Itzhack), for any rotation
+        [xx - yy - zz, yx + xy, zx + xz, zy - yz],
+        [yx + xy, yy - xx - zz, zy + yz, xz - zx],
+        [zx + xz, zy + yz, zz - xx - yy, yx - xy],
+        [zy - yz, xz - zx, yx - xy, xx + yy + zz],
+    ]
+    b, c, d, a = np.linalg.eigh(matrix)[1][:, -1]
+    b, c, d = np.array([b, c, d]) * (-1 if a < 0 else 1)
+    pixdim = (handedness, *grid.spacing, 0.0, 0.0, 0.0, 0.0)
+    return NiftiGeometry(pixdim, 2, 1, 1, (b, c, d, *affine[:3, 3]), tuple(affine[:3].ravel()))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BadInput
+from ..volume import Grid
 from .header import Header, padded_grid, refuse_channels, refuse_color, refuse_type, text_lines
 
 _CODECS = {"raw": "raw", "gzip": "deflate", "gz": "deflate", "bzip2": "bzip2", "bz2": "bzip2"}
@@ -101,3 +102,26 @@ def _space(pairs: dict[str, str]) -> tuple[list[float], tuple[int, int]]:
     origin = pairs.get("spaceorigin", "(0,0,0)").replace(" ", "").strip("()").split(",")
     space = pairs.get("space", "lps").lower().removesuffix("-time")
     return [float(value) for value in origin], _SIGNS.get(space, (1, 1))
+
+
+def encode(grid: Grid, components: int, keys: dict[str, str]) -> bytes:
+    """A header for gzipped 8-bit voxels, components fastest, as ITK and Slicer write it."""
+    many = components > 1
+    steps = ["none"] * many + [_vector(step) for step in grid.affine[:3, :3].T]
+    lines = [
+        "NRRD0004",
+        "type: unsigned char",
+        f"dimension: {3 + many}",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(map(str, [components] * many + list(grid.size))),
+        "space directions: " + " ".join(steps),
+        "kinds: " + " ".join(["vector"] * many + ["domain"] * 3),
+        "encoding: gzip",
+        "space origin: " + _vector(grid.origin),
+        *(f"{key}:={' '.join(value.splitlines())}" for key, value in keys.items()),
+    ]
+    return ("\n".join(lines) + "\n\n").encode()
+
+
+def _vector(numbers: np.ndarray | tuple[float, ...]) -> str:
+    return "(" + ",".join(repr(float(number)) for number in numbers) + ")"
