@@ -2,3 +2,7 @@
 
 Nothing here imports torch, and nothing waits: what takes time happens in the worker process.
 """
+
+from .paths import makeImportable
+
+makeImportable()

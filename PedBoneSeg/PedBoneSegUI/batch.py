@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import qt
-from PedBoneSegLib.files import sweep_partials, whole_file
 from slicer.i18n import tr as _
+
+from PedBoneSegLib.files import sweep_partials, whole_file
 
 from . import answers
 from .workerclient import nothing
@@ -89,6 +90,10 @@ class Batch:
         except (OSError, ValueError):  # none yet, or damaged: everything is done anew
             self._record = {}
         qt.QTimer.singleShot(0, self._look)
+
+    @property
+    def model(self) -> str:
+        return self._options.get("model", "")
 
     def cancel(self) -> None:
         if not self._running:

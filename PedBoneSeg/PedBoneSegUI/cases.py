@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
+
 from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
-from slicer.i18n import tr as _
 
 from . import segmentations
 from .images import Geometry

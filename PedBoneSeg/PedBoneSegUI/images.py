@@ -21,7 +21,7 @@ _NRRD_TYPES = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """A voxel grid: its size [i, j, k] and the 4x4 matrix from voxel indices to RAS millimetres, transforms left out."""
+    """A voxel grid: its size [i, j, k] and the 4x4 matrix from voxel indices to RAS mm, transforms left out."""
 
     size: tuple[int, int, int]
     matrix: tuple[tuple[float, ...], ...]
@@ -82,7 +82,7 @@ def nrrdHeader(geometry: Geometry, dtype: np.dtype) -> bytes:
 
 
 class FileWriting:
-    """Writes an array [k, j, i] as NRRD, a chunk per turn of the event loop; `onEnd(sentence)`, empty when all went well.
+    """Writes an array [k, j, i] as NRRD, a chunk per turn of the event loop; `onEnd(sentence)`, empty if all is well.
 
     The array is copied first: the user may change the volume meanwhile.
     """
@@ -132,8 +132,11 @@ def readFile(path: Path, className: str = "vtkMRMLLabelMapVolumeNode"):
     node = slicer.mrmlScene.CreateNodeByClass(className)
     node.UnRegister(None)
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    if Path(path).is_dir():  # a DICOM series: its first file names the others
+        path = min(entry for entry in Path(path).iterdir() if entry.is_file())
+    else:
+        storage.SetSingleFile(True)
     storage.SetFileName(str(path))
-    storage.SetSingleFile(True)
     if not storage.ReadData(node):
         raise RuntimeError(f"{Path(path).name} cannot be read")
     return node

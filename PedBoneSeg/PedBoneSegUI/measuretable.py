@@ -15,7 +15,8 @@ def rowsOf(answer: dict) -> tuple[list[str], list[list]]:
     flat = {name: dict(_flatten(values)) for name, values in bones.items()}
     for values in flat.values():
         columns += [column for column in values if column not in columns]
-    return ["bone", *columns], [[name, *(values.get(column, "") for column in columns)] for name, values in flat.items()]
+    rows = [[name, *(values.get(column, "") for column in columns)] for name, values in flat.items()]
+    return ["bone", *columns], rows
 
 
 def _flatten(values: dict, prefix: str = ""):
@@ -35,7 +36,8 @@ def cell(value) -> str:
 def tabText(columns: list[str], rows: list[list], separator: str = "\t") -> str:
     """Text for a spreadsheet; numbers in full, with a point."""
     lines = [columns, *([str(value) for value in row] for row in rows)]
-    return "\n".join(separator.join(f'"{text}"' if separator in text else text for text in line) for line in lines) + "\n"
+    quoted = [[f'"{text}"' if separator in text else text for text in line] for line in lines]
+    return "\n".join(separator.join(line) for line in quoted) + "\n"
 
 
 def toNode(segmentation, columns: list[str], rows: list[list]):

@@ -48,3 +48,9 @@ def commandLine(arguments: list[str]) -> str:
     import shlex
 
     return f"PYTHONPATH={shlex.quote(pythonPath(findRoot()))} {shlex.join(command)}"
+
+
+def sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,6 +18,11 @@ class Review:
         self.right: list[int] = list(memory.get("right") or [])  # positions that were called right
         self.position = int(memory.get("position", -1))
 
+    def isCurrent(self) -> bool:
+        """False once a new result was written into the segmentation."""
+        memory = segmentations.memoryOf(self.segmentation)
+        return self.slices == (memory.get("slices") or []) and self.seen == (memory.get("seen") or [])
+
     @property
     def current(self) -> dict | None:
         return self.slices[self.position] if 0 <= self.position < len(self.slices) else None
@@ -67,7 +72,8 @@ class Review:
             k=self.position + 1, n=len(self.slices), index=self.current["index"] + 1
         )
         state = _("looks right") if self.position in self.right else _("not judged yet")
-        return f"{line} · {state} · " + _("{share} % of the likely errors seen").format(share=round(100 * self.shareSeen))
+        seen = _("{share} % of the likely errors seen").format(share=round(100 * self.shareSeen))
+        return " · ".join((line, state, seen))
 
     def _worthwhile(self) -> tuple[int, float]:
         """How many slices to look at until four fifths of the likely errors are seen, and what they cover."""

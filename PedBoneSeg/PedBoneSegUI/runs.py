@@ -4,35 +4,24 @@ Nothing in the scene changes before the answer is whole; whatever fails afterwar
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import slicer
-from PedBoneSegLib.anatomy import JointTable
 from slicer.i18n import tr as _
 
+from PedBoneSegLib.anatomy import JointTable
+
 from . import images, segmentations
+from .results import Choice, putIntoScene
 from .workerclient import nothing
-
-
-@dataclass
-class Choice:
-    """What the user chose. `segmentation` None: a new one. `keepEdited`: slices touched by hand stay as they are."""
-
-    volume: object
-    joint: str = "auto"
-    side: str | None = None
-    segmentation: object = None
-    keepEdited: bool = True
-    model: str = ""
-    device: str = "auto"
 
 
 class Run:
     """`onDone(segmentation, answer)` or `onError(kind, message, answer)` is called once, after `start`, never in it."""
 
     def __init__(
-        self, choice: Choice, client, folder, tableOf: Callable[[dict, str], JointTable], beforeWrite: Callable = nothing,
-        onProgress: Callable = nothing, onDone: Callable = nothing, onError: Callable = nothing,
+        self, choice: Choice, client, folder, tableOf: Callable[[dict, str], JointTable],
+        beforeWrite: Callable = nothing, onProgress: Callable = nothing, onDone: Callable = nothing,
+        onError: Callable = nothing,
     ) -> None:  # fmt: skip
         self.choice, self._client, self._tableOf, self._beforeWrite = choice, client, tableOf, beforeWrite
         self._onProgress, self._onDone, self._onError = onProgress, onDone, onError
@@ -85,45 +74,12 @@ class Run:
         if sentence := self._goneSince():
             self._fail("bad-input", sentence, {})
             return
-        choice, created, backup = self.choice, [], None
         try:
-            labelNode = images.readFile(self._output)
-            if labelNode.GetImageData().GetDimensions() != self._geometry.size:
-                raise RuntimeError("the labels are not on the volume's grid")
-            labels = slicer.util.arrayFromVolume(labelNode)
-            table = self._tableOf(answer, choice.model)
-            side = answer.get("side")
-            axis = (answer.get("review") or {}).get("axis", self._geometry.slowestAxis)
-            target, edited = choice.segmentation, []
-            if target is None:
-                target = segmentations.createSegmentation(
-                    choice.volume, segmentations.resultName(choice.volume, self._item)
-                )
-                created.append(target)
-            if target.GetSegmentation().GetNumberOfSegments() == 0:
-                segmentations.placeOnVolume(target, choice.volume)
-                segmentations.fillNew(target, choice.volume, labels, table, side)
-            else:
-                if choice.keepEdited and segmentations.memoryOf(target).get("axis", axis) == axis:
-                    edited = segmentations.editedSlices(target, table, choice.volume)
-                self._beforeWrite(target)
-                backup = slicer.vtkSegmentation()
-                backup.DeepCopy(target.GetSegmentation())
-                segmentations.fillExisting(target, choice.volume, labels, table, side, edited, axis)
-            doubt = self._readDoubt(target)
-            created += [doubt] if doubt is not None else []
-            segmentations.recordWritten(
-                target, choice.volume, table, axis, edited,
-                joint=table.joint, side=side, table=table.to_csv(), domain=answer.get("domain"), model=choice.model,
-                slices=(answer.get("review") or {}).get("slices", []), seen=[], right=[],
-                summary={key: answer.get(key) for key in ("device", "precision", "seconds", "verdict", "bones")},
+            target = putIntoScene(
+                self.choice, answer, self._tableOf(answer, self.choice.model), self._output, self._doubt,
+                segmentations.resultName(self.choice.volume, self._item), self._beforeWrite,
             )  # fmt: skip
-            segmentations.linkVolume(target, choice.volume)
         except Exception as error:
-            if backup is not None:
-                choice.segmentation.GetSegmentation().DeepCopy(backup)
-            for node in created:
-                slicer.mrmlScene.RemoveNode(node)
             self._fail("bug", _("The result could not be put into the scene: {reason}").format(reason=error), {})
             raise
         self._end()
@@ -139,19 +95,6 @@ class Run:
         if choice.volume.GetImageData() is None or not self._geometry.isLike(images.Geometry.ofVolume(choice.volume)):
             return _("The volume was changed while it was being segmented; nothing was written. Segment it again.")
         return ""
-
-    def _readDoubt(self, target):
-        if not self._doubt.exists():
-            return None
-        node = images.readFile(self._doubt, "vtkMRMLScalarVolumeNode")
-        node.SetName(_("{name} doubt").format(name=target.GetName()))
-        node = slicer.mrmlScene.AddNode(node)
-        node.SetAndObserveTransformNodeID(self.choice.volume.GetTransformNodeID())
-        old = target.GetNodeReference(segmentations.DOUBT_ROLE)
-        if old is not None:
-            slicer.mrmlScene.RemoveNode(old)
-        target.SetNodeReferenceID(segmentations.DOUBT_ROLE, node.GetID())
-        return node
 
     def _fail(self, kind: str, message: str, answer: dict) -> None:
         if not self._ended:

@@ -9,9 +9,10 @@ import json
 import numpy as np
 import slicer
 import vtk
-from PedBoneSegLib.anatomy import ANATOMICAL_STRUCTURE, Bone, JointTable, display_name, laterality
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
+
+from PedBoneSegLib.anatomy import ANATOMICAL_STRUCTURE, Bone, JointTable, display_name, laterality
 
 from .edits import keepSlices, sliceFingerprints, touchedSlices
 from .images import Geometry
@@ -135,15 +136,11 @@ def mergedLabels(segmentation, table: JointTable, volume) -> np.ndarray:
     return labels
 
 
-def editedSlices(segmentation, table: JointTable, volume) -> list[int]:
-    """Slices that hold work of a hand, on the axis that the memory names (or the volume's slowest)."""
-    memory, axis = memoryOf(segmentation), axisOf(segmentation, volume)
-    return touchedSlices(memory.get("fingerprints", []), sliceFingerprints(boneMasks(segmentation, table, volume), axis))
-
-
-def axisOf(segmentation, volume) -> int:
-    axis = memoryOf(segmentation).get("axis")
-    return axis if axis in (0, 1, 2) else Geometry.ofVolume(volume).slowestAxis
+def editedSlices(segmentation, table: JointTable, volume, axis: int) -> list[int]:
+    """Slices across `axis` that hold work of a hand; without a record for that axis all that hold a bone."""
+    memory = memoryOf(segmentation)
+    before = memory.get("fingerprints", []) if memory.get("axis") == axis else []
+    return touchedSlices(before, sliceFingerprints(boneMasks(segmentation, table, volume), axis))
 
 
 def fillNew(segmentation, volume, labels: np.ndarray, table: JointTable, side: str | None) -> None:

@@ -126,7 +126,9 @@ class WorkerClient:
         process.setWorkingDirectory(self._folder)
         process.readyReadStandardOutput.connect(lambda: self._onOutput(process))
         process.readyReadStandardError.connect(lambda: self._onErrorOutput(process))
-        process.connect("finished(int,QProcess::ExitStatus)", lambda code, status: self._onFinished(process, code, status))
+        process.connect(
+            "finished(int,QProcess::ExitStatus)", lambda code, status: self._onFinished(process, code, status)
+        )
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._onProcessError(process, error))
         self._process = process
         process.start(self._command[0], self._command[1:])
@@ -218,13 +220,13 @@ class WorkerClient:
         text = process.readAllStandardError().data().decode("utf-8", "replace")
         self.log.append(text)
 
-    def _onFinished(self, process, code: int, status: int) -> None:
+    def _onFinished(self, process, code: int, status) -> None:
         if process in self._ended:
             self._ended.remove(process)
         process.deleteLater()
         if process is not self._process:
             return
-        crashed = int(status) != 0
+        crashed = status != qt.QProcess.NormalExit
         what = _("was killed or crashed (signal {code})") if crashed else _("ended by itself (exit code {code})")
         self._fail(
             _("The worker {what}; the log tells more. The next click starts a new one.").format(
@@ -232,8 +234,8 @@ class WorkerClient:
             )
         )
 
-    def _onProcessError(self, process, error: int) -> None:
-        if process is self._process and int(error) == int(qt.QProcess.FailedToStart):
+    def _onProcessError(self, process, error) -> None:
+        if process is self._process and error == qt.QProcess.FailedToStart:
             self._fail(_("The worker could not be started: {program}").format(program=self._command[0]))
 
     def _fail(self, sentence: str) -> None:

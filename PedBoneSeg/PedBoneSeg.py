@@ -1,0 +1,195 @@
+"""PedBoneSeg for 3D Slicer: choose the joint, click Segment, check, correct, measure, keep.
+
+From Python, in six lines:
+
+    from PedBoneSeg import PedBoneSegLogic
+    logic = PedBoneSegLogic()
+    volume = slicer.util.getNode("Knee MR")
+    segmentation, answer = logic.segmentAndWait(volume, joint="auto", side="right")
+    print(answer["joint"], answer["bones"])
+    logic.close()
+"""
+
+import os
+
+import slicer
+import vtk
+from PedBoneSegUI import paths
+from PedBoneSegUI.engine import Engine
+from PedBoneSegUI.panel import Panel
+from PedBoneSegUI.parameters import PedBoneSegParameterNode
+from PedBoneSegUI.segmentations import TERMINOLOGY, loadTerminology
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+SAMPLES = {"ankle": "PedBoneSegAnkle", "knee": "PedBoneSegKnee", "shoulder": "PedBoneSegShoulder"}
+
+
+class PedBoneSeg(ScriptedLoadableModule):
+    def __init__(self, parent) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("PedBoneSeg")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["Segmentations", "SubjectHierarchy", "Terminologies"]
+        parent.contributors = ["The PedBoneSeg developers"]
+        parent.helpText = _(
+            "Segments the bones of children's ankles, knees and shoulders in MR images, shows where the result should "
+            "be checked first, and collects corrected cases for training. The built-in model was trained on synthetic "
+            "images, without patient data. For research; not a medical device."
+        )
+        parent.acknowledgementText = _("After the work on multi-joint segmentation of pediatric bones in MR images.")
+        slicer.app.connect("startupCompleted()", onStartupCompleted)
+
+
+def onStartupCompleted() -> None:
+    resources = os.path.join(os.path.dirname(__file__), "Resources")
+    loadTerminology(os.path.join(resources, "SegmentationCategoryTypeModifier-PedBoneSeg.term.json"))
+    registerSampleData()
+
+
+def registerSampleData() -> None:
+    """One synthetic case per joint, from the installed files, without any download."""
+    import SampleData
+
+    logic = SampleData.SampleDataLogic
+    if hasattr(logic, "registerCustomSampleDataCategory"):  # since Slicer 5.12
+        logic.registerCustomSampleDataCategory("PedBoneSeg", title=_("PedBoneSeg (synthetic)"))
+    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
+    for joint, name in SAMPLES.items():
+        path = paths.samplePath(joint)
+        if path.is_file():
+            logic.registerCustomSampleDataSource(
+                category="PedBoneSeg",
+                sampleName=name,
+                thumbnailFileName=os.path.join(icons, f"{name}.png"),
+                uris=path.as_uri(),
+                fileNames=f"{name}.nii.gz",
+                nodeNames=_("Synthetic {joint}").format(joint=joint),
+                checksums="SHA256:" + paths.sha256(path),
+            )
+
+
+class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = self.panel = None
+        self._parameterNode = self._guiTag = None
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/PedBoneSeg.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+
+        self.logic = PedBoneSegLogic()
+        self.panel = Panel(self.ui, self.logic, uiWidget)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        slicer.app.connect("aboutToQuit()", self.onQuit)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """The module is reloaded or the application ends: nothing is left running."""
+        slicer.app.disconnect("aboutToQuit()", self.onQuit)
+        self.removeObservers()
+        self.setParameterNode(None)
+        self.onQuit()
+
+    def onQuit(self) -> None:
+        if self.panel is not None:
+            self.panel.close()
+            self.logic.close()
+            self.panel = None
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def exit(self) -> None:
+        if self.panel is not None:
+            self.panel.exit()
+
+    def onSceneStartClose(self, caller, event) -> None:
+        self.setParameterNode(None)
+        self.panel.sceneCloses()
+
+    def onSceneEndClose(self, caller, event) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        self.setParameterNode(self.logic.getParameterNode())
+        if not self._parameterNode.volume:
+            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if first:
+                self._parameterNode.volume = first
+
+    def setParameterNode(self, parameterNode) -> None:
+        """Parameters stay connected while another module is shown: a run may end meanwhile."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        if self.panel is not None:
+            self.panel.setParameters(parameterNode)
+
+    def onParametersChanged(self, caller=None, event=None) -> None:
+        if self.panel is not None:
+            self.panel.parametersChanged()
+
+
+class PedBoneSegLogic(ScriptedLoadableModuleLogic, Engine):
+    """What a script needs; see `Engine`. The parameter node holds the choices of the panel."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        Engine.__init__(self)
+
+    def getParameterNode(self):
+        return PedBoneSegParameterNode(super().getParameterNode())
+
+
+class PedBoneSegTest(ScriptedLoadableModuleTest):
+    """In the application: the sample of the knee, segmented. The whole conversation is in Testing/slicer."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_terminologyLoads()
+        self.setUp()
+        self.test_segmentSample()
+
+    def test_terminologyLoads(self) -> None:
+        onStartupCompleted()
+        names = vtk.vtkStringArray()
+        slicer.modules.terminologies.logic().GetLoadedTerminologyNames(names)
+        self.assertIn(TERMINOLOGY, [names.GetValue(index) for index in range(names.GetNumberOfValues())])
+
+    def test_segmentSample(self) -> None:
+        from PedBoneSegUI import dependencies
+
+        if dependencies.missing() or not paths.samplePath("knee").is_file():
+            self.skipTest("torch or the sample is missing")
+        volume = slicer.util.loadVolume(str(paths.samplePath("knee")))
+        logic = PedBoneSegLogic()
+        try:
+            segmentation, answer = logic.segmentAndWait(volume, joint="knee")
+        finally:
+            logic.close()
+        self.assertEqual(answer["joint"], "knee")
+        self.assertGreaterEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 3)

@@ -1,0 +1,71 @@
+"""The panel: eight sections of one conversation, and what they share."""
+
+from .batchsection import BatchSection
+from .correctsection import CorrectSection
+from .engine import Engine
+from .keepsection import KeepSection
+from .measuresection import MeasureSection
+from .modelsection import ModelSection
+from .reviewsection import ReviewSection
+from .segmentsection import SegmentSection
+from .setupsection import SetupSection
+
+
+class Panel:
+    """`ui` holds the widgets of PedBoneSeg.ui, `parameters` the scene's parameter node (None while it closes)."""
+
+    def __init__(self, ui, engine: Engine, topWidget) -> None:
+        self.ui, self.engine, self.topWidget = ui, engine, topWidget
+        self.parameters = None
+        self.models = ModelSection(self)
+        self.setup = SetupSection(self)
+        self.review = ReviewSection(self)
+        self.correct = CorrectSection(self)
+        self.measure = MeasureSection(self)
+        self.keep = KeepSection(self)
+        self.segment = SegmentSection(self)
+        self.batch = BatchSection(self)
+        self._sections = (self.review, self.correct, self.measure, self.keep, self.segment, self.batch)
+        self.setParameters(None)
+
+    def setParameters(self, parameters) -> None:
+        self.parameters = parameters
+        self.parametersChanged()
+
+    def parametersChanged(self) -> None:
+        """Follows every change of the parameter node: the user's choices, a loaded scene, deleted nodes."""
+        for section in self._sections:
+            section.follow()
+
+    @property
+    def segmentation(self):
+        return self.parameters.segmentation if self.parameters else None
+
+    @property
+    def busy(self) -> bool:
+        return self.segment.running or self.batch.running
+
+    def ready(self) -> bool:
+        """Whether the worker can run at all; shows the setup section if not."""
+        return self.setup.check()
+
+    def enter(self) -> None:
+        self.setup.check()
+        self.correct.enter()
+        self.review.setKeysEnabled(True)
+
+    def exit(self) -> None:
+        self.review.setKeysEnabled(False)
+        self.correct.exit()
+
+    def sceneCloses(self) -> None:
+        self.segment.abandon()
+        self.correct.sceneCloses()
+        self.setParameters(None)
+
+    def close(self) -> None:
+        self.segment.abandon()
+        self.batch.close()
+        self.setup.close()
+        self.review.close()
+        self.correct.exit()
