@@ -53,7 +53,7 @@ class SliceSettings:
         return 2 * self.context + 1
 
     def neighbours(self, spacing: float) -> np.ndarray:
-        """A slice's channels as offsets in slices that lie `spacing` mm apart, from the lowest up, itself (0) among them."""
+        """A slice's channels, lowest first, as offsets in slices that lie `spacing` mm apart; its own is 0."""
         steps = np.floor(np.arange(1, self.context + 1) * self.context_mm / spacing + 0.5).astype(int)
         return np.concatenate([-steps[::-1], [0], steps])
 
@@ -124,17 +124,16 @@ class Line:
 
     def __init__(self, size: int, spacing: float, start: int, stop: int, pixel_mm: float):
         self.start, self.stop, self.ratio = start, stop, pixel_mm / spacing  # network pixel in input pixels
-        used = int(np.ceil((stop - start) / self.ratio - 1e-6))
-        self.count = max(1, -(-used // SHAPE_MULTIPLE)) * SHAPE_MULTIPLE
-        first_edge = start - 0.5 - (self.count - used) // 2 * self.ratio
-        self.points = first_edge + (np.arange(self.count) + 0.5) * self.ratio  # network pixels on the input's axis
-        self.forward = linear_matrix(self.points, self.ratio, size)
+        self.used = int(np.ceil((stop - start) / self.ratio - 1e-6))  # network pixels that cover the crop
+        self.count = max(1, -(-self.used // SHAPE_MULTIPLE)) * SHAPE_MULTIPLE
+        self.pad = (self.count - self.used) // 2
+        centers = np.arange(self.count) + 0.5 - self.pad
+        points = start - 0.5 + centers * self.ratio  # the network's pixels on the input's axis
+        self.forward = linear_matrix(points, self.ratio, size)
         seen = np.flatnonzero(self.forward.any(axis=0))
         self.seen = slice(int(seen[0]), int(seen[-1]) + 1)  # input pixels that any network pixel reads
         self.forward = np.ascontiguousarray(self.forward[:, self.seen])
-        own = (np.arange(start, stop) - self.points[0]) / self.ratio  # the crop's pixels on the network's axis
-        self.back = linear_matrix(np.clip(own, 0, self.count - 1), 1 / self.ratio, self.count)
-        nearest = np.floor(self.points + 0.5).astype(int)
+        nearest = np.floor(points + 0.5).astype(int)
         self.inside = (nearest >= 0) & (nearest < size)
         self.nearest = np.clip(nearest, 0, size - 1)
 
@@ -184,9 +183,14 @@ class SliceStack:
         self.crop = tuple(slice(line.start, line.stop) for line in self._lines)
 
     @property
-    def back_matrices(self) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 weights [crop rows, rows] and [crop columns, columns]: network pixels → the input's own in the crop."""
-        return self._lines[0].back, self._lines[1].back
+    def window(self) -> tuple[slice, slice]:
+        """The network pixels (rows, columns) that the crop covers; its first edges and the crop's are the same."""
+        return tuple(slice(line.pad, line.pad + line.used) for line in self._lines)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """A network pixel's length in the input's pixels, along rows and columns."""
+        return tuple(line.ratio for line in self._lines)
 
     def oriented(self, array: np.ndarray) -> np.ndarray:
         """An [i, j, k] array of the volume's grid as a view [slice, row, column]; writing to it writes to the array."""
