@@ -1,0 +1,108 @@
+"""Surface meshes of bones: closed, smooth, in the patient's space (LPS, mm), for printing and for other software."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .anatomy import JointTable, display_name
+from .errors import BadInput
+from .files import whole_file
+from .volume import Grid
+
+if TYPE_CHECKING:
+    from vtk import vtkPolyData
+
+SUFFIXES = (".stl", ".vtp", ".ply", ".obj")
+_PASS_BAND = 0.01  # of the windowed sinc filter: the smaller, the smoother
+_ITERATIONS = 20
+_HEADER = "PedBoneSeg SPACE=LPS"  # Slicer looks for the latter
+
+
+def write_surfaces(
+    folder: str | Path, labels: np.ndarray, grid: Grid, table: JointTable, side: str | None = None, suffix: str = ".stl"
+) -> dict[str, Path]:
+    """Writes a mesh a bone that is there, as "Right femur.stl", over older ones; returns the files by bone."""
+    from scipy import ndimage
+
+    files = {}
+    for bone, box in zip(table.bones, ndimage.find_objects(labels, len(table.bones)), strict=True):
+        if box is not None:
+            files[bone.name] = Path(folder) / f"{display_name(bone, side)}{suffix}"
+            write_surface(files[bone.name], surface(labels[box] == bone.label, grid, [along.start for along in box]))
+    return files
+
+
+def surface(mask: np.ndarray, grid: Grid, offset: tuple[int, int, int] = (0, 0, 0)) -> "vtkPolyData":
+    """The closed surface of a mask [i, j, k] whose first voxel is the grid's voxel `offset`; normals point outward.
+
+    A mask that reaches the image's border is closed there.
+    """
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    padded = np.pad(mask, 1).astype(np.uint8)
+    image = vtk.vtkImageData()
+    image.SetDimensions(padded.shape)
+    image.SetSpacing(grid.spacing)  # the filter smooths in mm; place and direction come after it
+    scalars = numpy_to_vtk(padded.ravel(order="F"))
+    image.GetPointData().SetScalars(scalars)
+
+    contour = vtk.vtkDiscreteFlyingEdges3D()
+    contour.SetInputData(image)
+    contour.SetValue(0, 1)
+    contour.ComputeScalarsOff()
+    contour.ComputeNormalsOff()
+    contour.ComputeGradientsOff()
+    smooth = vtk.vtkWindowedSincPolyDataFilter()
+    smooth.SetInputConnection(contour.GetOutputPort())
+    smooth.SetNumberOfIterations(_ITERATIONS)
+    smooth.SetPassBand(_PASS_BAND)
+    smooth.BoundarySmoothingOff()
+    smooth.FeatureEdgeSmoothingOff()
+    smooth.NonManifoldSmoothingOn()
+    smooth.NormalizeCoordinatesOn()
+
+    matrix = vtk.vtkMatrix4x4()
+    place = np.eye(4)
+    place[:3, :3] = grid.direction
+    place[:3, 3] = grid.affine[:3] @ [*(np.array(offset) - 1), 1]  # of the padding's first voxel
+    matrix.DeepCopy(place.ravel())
+    transform = vtk.vtkTransform()
+    transform.SetMatrix(matrix)
+    moved = vtk.vtkTransformPolyDataFilter()
+    moved.SetInputConnection(smooth.GetOutputPort())
+    moved.SetTransform(transform)
+    last = moved
+    if np.linalg.det(place) < 0:  # a left-handed grid turns the triangles inside out
+        last = vtk.vtkReverseSense()
+        last.SetInputConnection(moved.GetOutputPort())
+        last.ReverseCellsOn()
+    last.Update()
+    return last.GetOutput()
+
+
+def write_surface(path: str | Path, mesh: "vtkPolyData") -> None:
+    """Writes a mesh in the format of the file's ending."""
+    import vtk
+
+    path = Path(path)
+    classes = (vtk.vtkSTLWriter, vtk.vtkXMLPolyDataWriter, vtk.vtkPLYWriter, vtk.vtkOBJWriter)
+    writers = dict(zip(SUFFIXES, classes, strict=True))
+    if path.suffix.lower() not in writers:
+        raise BadInput(f"{path}: the ending is no surface format", "use one of " + ", ".join(SUFFIXES))
+    writer = writers[path.suffix.lower()]()
+    writer.SetInputData(mesh)
+    if path.suffix.lower() == ".stl":
+        writer.SetFileTypeToBinary()
+        writer.SetHeader(_HEADER)
+    elif path.suffix.lower() == ".ply":
+        writer.AddComment(_HEADER)
+    writer.AddObserver("ErrorEvent", lambda *_: None)  # it is told below, in one line
+    try:
+        with whole_file(path) as temporary:
+            writer.SetFileName(str(temporary))
+            if not writer.Write() or writer.GetErrorCode():
+                raise OSError(vtk.vtkErrorCode.GetStringFromErrorCode(writer.GetErrorCode()))
+    except OSError as error:
+        raise BadInput(f"{path} could not be written: {error.strerror or error}", "write elsewhere") from error
