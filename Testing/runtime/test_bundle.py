@@ -328,7 +328,8 @@ def test_wrong_containers_are_refused_by_name(model, tmp_path):
 
     name = "network.head.bias"
     begin, end = header[name]["data_offsets"]
-    for offsets in ([begin - 4, end - 4], [end, begin], [begin, end + 4], [begin], [-4, end], [begin, 2**70], [0.0, 4]):
+    shifted = ([begin - 4, end - 4], [begin + 4, end], [begin - 4, end], [begin, end + 4], [end, begin])
+    for offsets in (*shifted, [begin], [-4, end], [begin, 2**70], [0.0, 4]):
         entry = {**header[name], "data_offsets": offsets}
         refused(path, raw(json.dumps({**header, name: entry}).encode()), "tensor", by=everywhere)
     for shape in ([2**40, 2**40], [-1], [True], ["9"], [9.0]):
