@@ -48,7 +48,7 @@ def surface_mm2(mask: np.ndarray, spacing: tuple[float, float, float]) -> float:
 
 def to_csv(measures: dict[str, dict]) -> str:
     """A line a bone; a list takes a column an entry, as in `extent_mm_1`."""
-    rows = [{"bone": name, **_columns(values)} for name, values in measures.items()]
+    rows = [{"bone": name, **_columns(values)} for name, values in measures.items()]  # an absent bone's are fewer
     columns = list(max(rows, key=len, default={"bone": ""}))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -91,6 +91,6 @@ def _columns(values: dict) -> dict:
     for key, value in values.items():
         if isinstance(value, list):
             columns |= _columns({f"{key}_{number}": entry for number, entry in enumerate(value, start=1)})
-        else:
+        elif value is not None:
             columns[key] = value
     return columns
