@@ -72,7 +72,7 @@ def talus(p, k: dict) -> Body:
     dome = cut(dome, ball(p, (0, 0, radius + 150 - 20 - k["groove"]), 150), 3)               # shallow groove on top
     dome = common(common(dome, -24 - p[2], 2), p[1].abs() - 18, 4)
     bone = union(dome, brick(p, (0, -2, -20), (16.5, 18, 8), 5), 4)
-    bone = union(bone, capsule(p, (7, -1, -19), (20, 0, -25), 7, 4), 5)                      # lateral process
+    bone = union(bone, capsule(p, (7, -1, -19), (17.5, 0, -25), 7, 4), 5)                      # lateral process
     bone = union(bone, capsule(p, (-2, -15, -20), (-3, -22, -24), 7, 4), 5)                  # posterior process
     bone = union(bone, capsule(p, (-4, 12, -18), (-9, 22, -19), 12, 11), 5)                  # neck
     bone = union(bone, ellipsoid(p, (-9.5, 25, -20), (14.5, 10.5, 12), rotation(z=12, y=-20)), 5)

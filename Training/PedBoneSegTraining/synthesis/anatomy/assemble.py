@@ -27,7 +27,7 @@ class _Grown:
     surface: torch.Tensor      # the whole bone, unossified parts too
     ossified: torch.Tensor
     plate: torch.Tensor | None
-    wall: torch.Tensor         # thickness of the cortex, mm
+    wall: torch.Tensor | float  # thickness of the cortex, mm
     red: torch.Tensor          # readiness for red marrow
     cover: torch.Tensor | None
 
@@ -91,7 +91,7 @@ def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) 
         ossified, plate = growth.ossify(body, bone.center, parameters["bone_age"], size, parameters["plate_mm"])
         inward = torch.stack([-e.height for e in body.ends]).amin(0) if body.ends else torch.zeros_like(ossified)
         ends, middle = (c * size * parameters["cortex"] for c in bone.cortex)
-        wall = ends + (middle - ends) * step(inward, 12 * size, 75 * size)
+        wall = ends + (middle - ends) * step(inward, 12 * size, 75 * size) if body.ends else ends
         red = 1 - (inward / (50 * size)).abs() if body.ends else torch.full_like(ossified, 0.3)
         if body.ends:
             red = torch.where(inward < 0, red - 0.6, red)
@@ -228,14 +228,15 @@ def _paint_joints(joint: Joint, parameters: dict, space: Space, p: torch.Tensor,
 
 def _paint_bone(g: _Grown, parameters: dict, space: Space, tissue, bones, depth):
     fine = fine_box(g.box)
-    d, whole = finer(g.ossified), finer(g.surface)
-    view = tissue[fine]
-    view = torch.where((whole < 0) & (d >= 0), int(T.UNOSSIFIED), view)
+    d, view = finer(g.ossified), tissue[fine]
+    if g.ossified is not g.surface:
+        view = torch.where((finer(g.surface) < 0) & (d >= 0), int(T.UNOSSIFIED), view)
     inside = d < 0
-    red = finer(g.red) * 0.9 - 0.75 + parameters["red_marrow"] + 0.25 * space.noise(parameters["rough"]["seed"] + 1, 7.0, 1)[0][g.box].repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    patches = space.noise(parameters["rough"]["seed"] + 1, 7.0, 1)[0][g.box]
+    red = finer(0.9 * g.red + 0.25 * patches) - 0.75 + parameters["red_marrow"]
     view = torch.where(inside, int(T.MARROW), view)
     view = torch.where(inside & (red > 0), int(T.MARROW_RED), view)
-    view = torch.where(inside & (d > -finer(g.wall)), int(T.CORTEX), view)
+    view = torch.where(inside & (d > -(g.wall if isinstance(g.wall, float) else finer(g.wall))), int(T.CORTEX), view)
     if g.plate is not None:
         view = torch.where(inside & (finer(g.plate) < 0), int(T.PLATE), view)
     tissue[fine] = view
@@ -243,6 +244,18 @@ def _paint_bone(g: _Grown, parameters: dict, space: Space, tissue, bones, depth)
     depth[fine] = torch.minimum(depth[fine], d)
 
 
-def _other_side(arrays, skin, parameters: dict, space: Space):
-    """The other limb, mirrored about a plane just medial of this one's skin in the middle of the field."""
-    return arrays
+def _other_side(arrays, skin: torch.Tensor, parameters: dict, space: Space):
+    """The other limb, mirrored: the plane lies just medial of this one's skin, `other_side_mm` between the two."""
+    middle = skin[:, :, space.size[2] // 3: 2 * space.size[2] // 3] < 0
+    first = int(torch.nonzero(middle.flatten(1).any(1))[0]) if middle.any() else 0
+    plane = first - round(parameters["soft"]["other_side_mm"] / 2 / space.spacing)
+    if plane <= 0:
+        return arrays
+    source = 2 * plane - 1 - torch.arange(plane, device=space.device)
+    inside = source < space.size[0]
+    mirrored = []
+    for a, empty_value in zip(arrays, (int(T.AIR), 0, FAR, 0), strict=True):
+        side = torch.full_like(a[:plane], empty_value)
+        side[inside] = a[source[inside]]
+        mirrored.append(torch.cat([side, a[plane:]]))
+    return mirrored

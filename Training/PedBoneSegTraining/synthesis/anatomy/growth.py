@@ -31,7 +31,7 @@ CENTERS = {
     "tarsal": Center(1, 11, 99, 7), "metatarsal.base": Center(0, 6, 99, 3), "fifth.apophysis": Center(10, 13, 15, 3),
     "humerus.proximal": Center(0.2, 12, 18, 14), "scapula": Center(-3, 12, 99, 4), "coracoid": Center(1, 13, 16, 8),
     "acromion": Center(13, 16, 18.5, 5), "clavicle": Center(-2, 10, 99, 2), "rib": Center(-3, 5, 99, 1),
-    "femur.head": Center(0.4, 11, 16.5, 12), "femur.trochanter": Center(4, 13, 16.5, 12), "pelvis": Center(-2, 12, 14.5, 6),
+    "femur.head": Center(0.4, 11, 16.5, 12), "femur.trochanter": Center(4, 13, 16.5, 12), "pelvis": Center(-2, 12, 14.5, 2),
     "humerus.distal": Center(1, 10, 14.5, 9), "humerus.medial": Center(5.5, 11, 16, 6), "ulna.olecranon": Center(9, 13, 15, 7),
     "radius.head": Center(5, 11, 15, 6),
 }

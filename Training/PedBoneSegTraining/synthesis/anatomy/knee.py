@@ -38,16 +38,16 @@ def femur(p: Points, k: dict) -> Body:
     up = np.array([20, 28, 40, 60, 85, 120, LENGTH])
     thin = k["shaft"]
     shaft = tube(p, up, np.maximum(up - 35, 0) * lean, [-1, 1, 4, 7, 8, 9, 12 * thin],
-                 [30, 36, 33.5, 25, 18.5 * thin, 14.5 * thin, 13.5 * thin],
+                 [29, 34.5, 32, 24.5, 18.5 * thin, 14.5 * thin, 13.5 * thin],
                  [20, 23.5, 22.5, 19, 16.5 * thin, 14.5 * thin, 14 * thin], 14, LENGTH + 60, 2.3)
     bone = shaft
     for side, width in ((-1, 13.5), (1, 14.0)):
-        c = 25.5 * side
+        c = 24.5 * side
         bulk = union(disc(p, (c + side, -14, 23.5), 21 if side < 0 else 20.5, width, 9, rotation(z=-7 * side)),
                      disc(p, (c * 0.93, 3, 29), 26 if side < 0 else 27.5, width - 0.5, 8, rotation(z=-4 * side)), 8)
         bone = union(bone, bulk, 7)
-        bone = union(bone, ellipsoid(p, (36.5 * side, -4, 27), (4.5, 9, 9)), 6)          # epicondyles
-    bone = union(bone, ellipsoid(p, (-36, -9, 42), (3.5, 5, 6)), 5)                     # adductor tubercle
+        bone = union(bone, ellipsoid(p, (35 * side, -4, 27), (4.5, 9, 9)), 6)          # epicondyles
+    bone = union(bone, ellipsoid(p, (-34.5, -9, 42), (3.5, 5, 6)), 5)                     # adductor tubercle
     bridge = disc(p, (0, 3, 29), 26.5 - k["groove"], 16, 3)                             # floor of the trochlea
     bone = union(bone, common(bridge, -2 - y, 3), 6)
     notch = union(ellipsoid(p, (0, -24, 8), (10.5 * k["notch"], 29, 19 * k["notch"])),

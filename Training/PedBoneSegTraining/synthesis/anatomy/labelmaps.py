@@ -13,7 +13,7 @@ from scipy import ndimage
 from PedBoneSegLib.errors import BadInput
 
 from . import JOINTS
-from .sampled import LONG, Field, fit, neutral_frames
+from .sampled import Field, fit, neutral_frames, shaft_end
 
 
 def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str = "right") -> dict[str, Field]:
@@ -26,6 +26,8 @@ def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str
         raise BadInput(f"{path}: not a readable label map", str(error).strip().splitlines()[-1]) from None
     array = np.transpose(sitk.GetArrayFromImage(image), (2, 1, 0))[:, ::-1]    # left, anterior, up
     spacing = np.array(image.GetSpacing())
+    every = np.maximum(np.round(0.75 / spacing).astype(int), 1)      # finer than the exams is of no use
+    array, spacing = array[tuple(slice(None, None, e) for e in every)], spacing * every
     if side == "right":
         array = array[::-1]
     masks = {bone: _largest(array == value) for bone, value in labels.items() if bone in module.BONES + module.NEIGHBORS}
@@ -42,7 +44,7 @@ def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str
         low, high = _extent(masks[anchor][:, :, :top], spacing)
     scale, shift = fit(low, high, joint)
     frames = neutral_frames(joint)
-    return {bone: _field(mask, spacing, scale, shift, frames[bone], bone) for bone, mask in masks.items()}
+    return {bone: _field(mask, spacing, scale, shift, frames[bone], shaft_end(joint, bone)) for bone, mask in masks.items()}
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -55,14 +57,17 @@ def _extent(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.array([f[0] for f in found]) * spacing, np.array([f[-1] for f in found]) * spacing
 
 
-def _field(mask, spacing, scale: float, shift: np.ndarray, frame, bone: str) -> Field:
-    """Resample a bone into its frame at 1 mm; a shaft that leaves the file's field is marked as cut."""
+def _field(mask, spacing, scale: float, shift: np.ndarray, frame, cut: tuple[bool, bool]) -> Field:
+    """Resample a bone into its frame at 1 mm; `cut` says at which end its shaft leaves the file's field."""
     corners = np.array(np.nonzero(mask))
     low, high = corners.min(1), corners.max(1)
-    ends = [bone in LONG and low[2] == 0, bone in LONG and high[2] == mask.shape[2] - 1]
-    pad = np.ceil(10 / spacing).astype(int)
-    view = tuple(slice(max(a - m, 0), min(b + m + 1, n)) for a, b, m, n in zip(low, high, pad, mask.shape, strict=True))
-    source = Field.from_mask(mask[view], shift + scale * np.array([s.start for s in view]) * spacing, scale * spacing, ends)
+    first, last = np.ceil(10 / spacing).astype(int), np.ceil(10 / spacing).astype(int)
+    if any(cut):      # the last slices of a label map are ragged: the shaft is continued from a little before
+        (first if cut[0] else last)[2] = -np.ceil(4 / spacing[2])
+    view = tuple(slice(max(a - f, 0), min(b + t + 1, n))
+                 for a, b, f, t, n in zip(low, high, first, last, mask.shape, strict=True))
+    source = Field.from_mask(mask[view], shift + scale * np.array([s.start for s in view]) * spacing, scale * spacing, cut,
+                             smooth_mm=1.0)
     box = np.array([frame.local(source.origin + (np.array(c) * (source.high - source.origin)))
                     for c in np.ndindex(2, 2, 2)])
     start, stop = box.min(0), box.max(0)
@@ -71,4 +76,4 @@ def _field(mask, spacing, scale: float, shift: np.ndarray, frame, bone: str) -> 
     there = np.einsum("ij,jxyz->ixyz", frame.rotation * frame.scale, grid) + frame.origin[:, None, None, None]
     where = (there - source.origin[:, None, None, None]) / source.spacing[:, None, None, None]
     values = ndimage.map_coordinates(source.distance.numpy(), where, order=1, mode="nearest")
-    return Field(torch.from_numpy(values.astype(np.float32)), start, np.ones(3), tuple(ends))
+    return Field(torch.from_numpy(values.astype(np.float32)), start, np.ones(3), cut)

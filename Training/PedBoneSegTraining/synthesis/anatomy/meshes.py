@@ -2,7 +2,7 @@
 
     {"units": "meters", "axes": …, "knee": {"femur": {"mesh": "femur_r.vtp", "offset": [0, 0, 0]}, …}, …}
 
-Meshes are of a right limb, x anterior, y superior, z right (lateral). Optional keys of a bone: "scale".
+Meshes are of a right limb, x anterior, y superior, z right (lateral).
 """
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from PedBoneSegLib.errors import BadInput
 
 from . import JOINTS
-from .sampled import LONG, Field, fit, neutral_frames
+from .sampled import LONG, Field, fit, modelled_extent, neutral_frames
 
 STEP = 1.0      # mm of the sampled field, of an adult
 REACH = 130.0   # mm of a shaft that are kept
@@ -29,12 +29,25 @@ def load(folder: Path, joint: str) -> dict[str, Field]:
         raise BadInput(f"{folder / 'poses.json'}: no joint {joint}", "name one of " + ", ".join(joints_in(folder)))
     unit = 1000.0 if poses.get("units", "meters") == "meters" else 1.0
     read = {bone: _read(folder / pose["mesh"]) for bone, pose in poses[joint].items()}
-    points = {bone: unit * (float(poses[joint][bone].get("scale", 1.0)) * p + np.asarray(poses[joint][bone]["offset"]))
-              [:, (2, 0, 1)] for bone, (p, _) in read.items()}
-    anchor = points[JOINTS[joint].ANCHOR[0]]
-    scale, shift = fit(*_anchor_box(anchor, joint), joint)
+    points = {bone: unit * (p + np.asarray(poses[joint][bone]["offset"]))[:, (2, 0, 1)] for bone, (p, _) in read.items()}
+    box = _anchor_box(points[JOINTS[joint].ANCHOR[0]], joint)
+    _, shift = fit(*box, joint, scale=1.0)
     frames = neutral_frames(joint)
-    return {bone: _field(scale * points[bone] + shift, read[bone][1], frames[bone], bone) for bone in points}
+    fields = {}
+    for bone, p in points.items():
+        placed = _harmonized(p + shift, bone, joint, (box[0] + box[1]) / 2 + shift)
+        fields[bone] = _field(placed, read[bone][1], frames[bone], bone)
+    return fields
+
+
+def _harmonized(points: np.ndarray, bone: str, joint: str, center: np.ndarray) -> np.ndarray:
+    """A short bone from another subject, brought toward the others' size about its point next to the joint."""
+    if bone in LONG or bone == "scapula":
+        return points
+    low, high = modelled_extent(joint, bone)
+    ratio = float((np.prod(high - low) / np.prod(np.ptp(points, axis=0))) ** (1 / 3))
+    pivot = np.clip(center, points.min(0), points.max(0))
+    return pivot + min(max(ratio, 0.85), 1.2) * (points - pivot)
 
 
 def _anchor_box(points: np.ndarray, joint: str) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +105,7 @@ def _field(points: np.ndarray, cells: np.ndarray, frame, bone: str) -> Field:
     size = np.ceil((stop - start) / STEP).astype(int) + 1
     mask = winding(local, cells, start, size)
     thin = bone == "scapula"
-    return Field.from_mask(mask, start, (STEP,) * 3, cut, smooth_mm=0.6 if thin else 1.3)
+    return Field.from_mask(mask, start, (STEP,) * 3, cut, smooth_mm=0.6 if thin else 1.8)
 
 
 def winding(points: np.ndarray, cells: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -18,6 +18,10 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
     names = JOINTS[joint].BONES + JOINTS[joint].NEIGHBORS
     reach = d.normal(1, 0.1)
     extent = [round(e * (0.4 + 0.6 * size) * reach, 2) for e in JOINTS[joint].FIELD]
+    center = [round(c * size + d.normal(0, s), 4) for c, s in zip(JOINTS[joint].CENTER, (6, 6, 9), strict=True)]
+    both = joint in ("ankle", "knee") and d.chance(0.12)
+    if both:
+        center[0] = round(center[0] - 0.33 * extent[0], 4)     # looks at the space between the limbs
     return {
         "version": VERSION, "joint": joint, "age": round(age, 3), "bone_age": round(age + d.normal(0, 0.7), 3),
         "size": size, "side": d.choice(("left", "right")),
@@ -29,7 +33,7 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
         "cortex": d.normal(1, 0.15), "red_marrow": round(max(0.9 - 0.055 * age, 0.05) * d.uniform(0.3, 1.3), 4),
         "warp": {"seed": d.seed(), "amplitude": d.uniform(0.5, 3.0), "cell": d.uniform(45, 90)},
         "rough": {"seed": d.seed(), "amplitude": d.uniform(0.1, 0.5)},
-        "turn": [d.normal(0, 5), d.normal(0, 5), d.normal(0, 12)], "center_mm": [round(c * size + d.normal(0, s), 4) for c, s in zip(JOINTS[joint].CENTER, (6, 6, 9), strict=True)],
+        "turn": [d.normal(0, 5), d.normal(0, 5), d.normal(0, 12)], "center_mm": center,
         "pose": JOINTS[joint].draw(d),
         "soft": {
             "seed": d.seed(), "bulk": d.normal(1.55, 0.12), "fat_mm": round(2 + 9 * d.uniform(0, 1) ** 2 * d.uniform(0.4, 2.0), 3),
@@ -37,7 +41,7 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
             "skin_mm": d.uniform(1.0, 1.8), "vessels": int(d.uniform(2, 9)),
             "nodes": int(d.uniform(0, 4)) if d.chance(0.5) else 0,
             "masses": (1 + int(d.uniform(0, 2.2))) if d.chance(0.3) else 0,
-            "other_side_mm": d.uniform(-12, 12) if d.chance(0.12) else None,
+            "other_side_mm": d.uniform(-12, 12) if both else None,
         },
         "field": {"extent_mm": extent, "spacing_mm": round(min(max(max(extent) / 192, 0.6), 1.0), 4)},
     }

@@ -67,9 +67,11 @@ def average_parameters(joint: str) -> dict:
             "proportions": {n: [1.0, 1.0, 1.0] for n in names}, "soft": {"bulk": 1.0, "seed": 0}}
 
 
-def modelled_extent(joint: str) -> tuple[np.ndarray, np.ndarray]:
-    """Bounding box of the joint's anchor (a bone between two heights) in the model, joint millimetres."""
-    bone_name, bottom, top = JOINTS[joint].ANCHOR
+def modelled_extent(joint: str, bone_name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Bounding box, joint millimetres, of a bone of the model; without a name of the anchor, between its two heights."""
+    bottom, top = -np.inf, np.inf
+    if bone_name is None:
+        bone_name, bottom, top = JOINTS[joint].ANCHOR
     bone = next(b for b in JOINTS[joint].build(average_parameters(joint)).bones if b.name == bone_name)
     low, high = np.maximum(bone.low, (-np.inf, -np.inf, bottom)) - 4, np.minimum(bone.high, (np.inf, np.inf, top))
     axes = [torch.arange(float(a), float(b) + 1.0, 1.0) for a, b in zip(low, high, strict=True)]
@@ -79,16 +81,24 @@ def modelled_extent(joint: str) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(*found), np.maximum(*found)
 
 
-def fit(low: np.ndarray, high: np.ndarray, joint: str) -> tuple[float, np.ndarray]:
+def fit(low: np.ndarray, high: np.ndarray, joint: str, scale: float | None = None) -> tuple[float, np.ndarray]:
     """Scale and shift that bring an anchor's box onto the model's: joint = scale · (given) + shift.
 
-    The width decides the scale. Across, the middles meet; up and down, the end that the joint faces does.
+    The width decides the scale where none is given. Across, the middles meet; up and down, the end that the joint faces.
     """
     to_low, to_high = modelled_extent(joint)
-    scale = float((to_high - to_low)[0] / (high - low)[0])
+    scale = scale or float((to_high - to_low)[0] / (high - low)[0])
     shift = (to_low + to_high) / 2 - scale * (low + high) / 2
     end = to_low[2] - scale * low[2] if joint == "knee" else to_high[2] - scale * high[2]
     return scale, np.array([shift[0], shift[1], end])
+
+
+def shaft_end(joint: str, bone_name: str) -> tuple[bool, bool]:
+    """Whether the bone's shaft runs out of the field below, above."""
+    if bone_name not in LONG:
+        return False, False
+    bone = next(b for b in JOINTS[joint].build(average_parameters(joint)).bones if b.name == bone_name)
+    return bone.low[2] < -bone.high[2], bone.high[2] > -bone.low[2]
 
 
 def neutral_frames(joint: str) -> dict[str, Frame]:
@@ -113,8 +123,14 @@ def with_fields(joint: Joint, fields: dict[str, Field], parameters: dict) -> Joi
 
 
 def _mixed(bone: Bone, field: Field, blend: float, thin: float, long: bool):
+    height, aside = _aside(bone, field) if long and any(field.cut) else (0.0, None)
+
     def shape(p) -> Body:
-        model = bone.shape(p)
+        q = p
+        if aside is not None:        # the modelled shaft is bent to where the other one was cut
+            share = step(p[2] if height > 0 else -p[2], 0.3 * abs(height), abs(height))
+            q = (p[0] - float(aside[0]) * share, p[1] - float(aside[1]) * share, p[2])
+        model = bone.shape(q)
         if long and model.ends:      # a child's shaft is thinner for its ends: read the field further out
             inward = -model.ends[0].height
             wider = 1 / (1 + (thin - 1) * step(inward, 5, 60))
@@ -128,3 +144,14 @@ def _mixed(bone: Bone, field: Field, blend: float, thin: float, long: bool):
         return Body(surface, [] if bone.name == "scapula" else model.ends, model.articular)
 
     return shape
+
+
+def _aside(bone: Bone, field: Field) -> tuple[float, np.ndarray]:
+    """Height of a field's cut, and how far its section there lies from the model's (x, y)."""
+    k = -1 if field.cut[1] else 0
+    height = float((field.low, field.high)[k][2])
+    x, y = (torch.arange(float(bone.low[i]) - 4, float(bone.high[i]) + 4) for i in (0, 1))
+    p = torch.meshgrid(x, y, torch.tensor([height]), indexing="ij")
+    model = torch.nonzero(bone.shape(p).surface[..., 0] < 0).double().mean(0).numpy() + [float(x[0]), float(y[0])]
+    cut = np.argwhere(field.distance[:, :, k].numpy() < 0).mean(0) * field.spacing[:2] + field.origin[:2]
+    return height, cut - model

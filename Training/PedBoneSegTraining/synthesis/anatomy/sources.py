@@ -1,4 +1,5 @@
 """Where joints come from: each source turns an exam's number into an anatomy."""
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -62,14 +63,23 @@ class Sampled(Parametric):
 
 def mesh_source(folder: Path) -> Sampled:
     """Bones from a folder of meshes (meshes.py); joints that it lacks are an error when drawn."""
-    return Sampled("meshes", lambda joint: meshes.load(Path(folder), joint))
+    return Sampled("meshes", partial(meshes.load, Path(folder)))
 
 
 def labelmap_source(path: Path, joint: str, labels: dict[str, int] | None = None, side: str = "right") -> Sampled:
     """Bones of one joint from a label map (labelmaps.py)."""
-    def load(name: str):
-        if name != joint:
-            raise BadInput(f"{path}: a {joint}, not a {name}", "give every joint its own source")
-        return labelmaps.load(Path(path), joint, labels, side)
+    return Sampled("labelmap", partial(_load_labelmap, Path(path), joint, labels, side))
 
-    return Sampled("labelmap", load)
+
+def shape_source(path: Path, joint: str) -> Sampled:
+    """The source that `path` is: a folder holds meshes, a file is a label map of `joint`."""
+    if not path.exists():
+        raise BadInput(f"the shapes {path} do not exist", "give a folder of meshes or a label map")
+    return mesh_source(path) if path.is_dir() else labelmap_source(path, joint)
+
+
+def _load_labelmap(path: Path, joint: str, labels: dict[str, int] | None, side: str, name: str):
+    """A module's own function, so that the source can be sent to another process."""
+    if name != joint:
+        raise BadInput(f"{path}: a {joint}, not a {name}", "give every joint its own source")
+    return labelmaps.load(path, joint, labels, side)
