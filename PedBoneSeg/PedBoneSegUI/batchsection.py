@@ -25,7 +25,7 @@ class BatchSection:
         self._batch: Batch | None = None
         self._active = False
         connectClicked(self._ui.batchButton, self._onButton)
-        self._ui.batchTable.connect("cellDoubleClicked(int,int)", lambda row, column: self._load(row))
+        self._ui.batchTable.cellDoubleClicked.connect(lambda row, column: self._load(row))
 
     @property
     def running(self) -> bool:

@@ -20,7 +20,7 @@ class CorrectSection:
         connectClicked(self._ui.smoothButton, self._smooth)
         connectClicked(self._ui.fillButton, self._fill)
         # Effects of other extensions may be registered after this panel was made.
-        slicer.qSlicerSegmentEditorEffectFactory.instance().connect("effectRegistered(QString)", self._onEffect)
+        slicer.qSlicerSegmentEditorEffectFactory.instance().effectRegistered.connect(self._onEffect)
 
     def enter(self) -> None:
         self._selectNode()

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 
 def connectClicked(button, function: Callable[[], None]) -> None:
-    button.connect("clicked()", function)
+    button.clicked.connect(function)
 
 
 def fillTable(table, columns: list[str], rows: list[list[str]]) -> None:

@@ -26,7 +26,7 @@ class KeepSection:
         connectClicked(ui.dicomButton, self._exportDicom)
         connectClicked(ui.addCaseButton, self._addCase)
         connectClicked(ui.commandCopyButton, lambda: copyText(str(ui.commandEdit.text)))
-        ui.casesFolderEdit.connect("currentPathChanged(QString)", lambda path: self.follow())
+        ui.casesFolderEdit.currentPathChanged.connect(lambda path: self.follow())
 
     def follow(self) -> None:
         segmentation = self._panel.segmentation

@@ -25,7 +25,7 @@ class ModelSection:
         connectClicked(ui.modelFolderButton, self._openFolder)
         connectClicked(ui.logCopyButton, lambda: copyText(self._engine.log.text))
         connectClicked(ui.releaseButton, self._release)
-        ui.modelCombo.connect("currentIndexChanged(int)", lambda index: self._showModel())
+        ui.modelCombo.currentIndexChanged.connect(lambda index: self._showModel())
         self._engine.log.onLine = ui.logText.appendPlainText
         self.showDevice()
         self.refresh()

@@ -21,9 +21,12 @@ class ReviewSection:
         for key, move in (("N", "next"), ("P", "previous")):
             shortcut = qt.QShortcut(slicer.util.mainWindow() or panel.topWidget)
             shortcut.setKey(qt.QKeySequence(key))
-            shortcut.connect("activated()", lambda move=move: self._go(move))
+            shortcut.activated.connect(self._mover(move))
             shortcut.setEnabled(False)
             self._keys.append(shortcut)
+
+    def _mover(self, move: str):
+        return lambda: self._go(move)
 
     def setKeysEnabled(self, enabled: bool) -> None:
         for shortcut in self._keys:

@@ -26,8 +26,8 @@ class SegmentSection:
         for text, side in ((_("not known"), ""), (_("left"), "left"), (_("right"), "right")):
             ui.sideCombo.addItem(text, side)
         self.fillJoints()
-        ui.jointCombo.connect("currentIndexChanged(int)", lambda index: self._onCombo("joint", ui.jointCombo))
-        ui.sideCombo.connect("currentIndexChanged(int)", lambda index: self._onCombo("side", ui.sideCombo))
+        ui.jointCombo.currentIndexChanged.connect(lambda index: self._onCombo("joint", ui.jointCombo))
+        ui.sideCombo.currentIndexChanged.connect(lambda index: self._onCombo("side", ui.sideCombo))
         connectClicked(ui.segmentButton, self._onButton)
         connectClicked(ui.askNewButton, lambda: self._onAsked(segmentation=None))
         connectClicked(ui.askUntouchedButton, lambda: self._onAsked())

@@ -1,0 +1,57 @@
+"""The host is installed before any test of the module is imported; every test begins with an empty scene."""
+
+import time
+
+import numpy as np
+import pytest
+
+from module.host import application, install, qtmodule
+
+install()
+
+
+@pytest.fixture(autouse=True)
+def emptyScene():
+    qtmodule.dialogAnswers.clear()
+    application.resetScene()
+    yield
+    assert not qtmodule.dialogAnswers, "a scripted answer of a file dialog was never asked for"
+    application.resetScene()
+
+
+@pytest.fixture
+def spin():
+    """spin(condition, seconds): lets Qt's events run until the condition holds; fails if it never does."""
+    import qt
+
+    def run(condition=lambda: False, seconds: float = 10.0, fail: bool = True) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            qt.QApplication.processEvents()
+            if condition():
+                return True
+            time.sleep(0.002)
+        assert not fail, "it did not happen in time"
+        return False
+
+    return run
+
+
+@pytest.fixture
+def makeVolume():
+    """makeVolume(array [k, j, i], matrix 4x4 IJK to RAS, name) adds a volume to the scene."""
+    import slicer
+    import vtk
+
+    def make(array=None, matrix=None, name: str = "Knee MR"):
+        if array is None:
+            array = np.random.default_rng(5).integers(0, 900, (8, 20, 24)).astype(np.int16)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        slicer.util.updateVolumeFromArray(node, array)
+        ijkToRas = vtk.vtkMatrix4x4()
+        matrix = np.array(matrix if matrix is not None else np.diag([0.7, 0.7, 4.0, 1.0]))
+        ijkToRas.DeepCopy(list(matrix.ravel()))
+        node.SetIJKToRASMatrix(ijkToRas)
+        return node
+
+    return make
