@@ -106,7 +106,8 @@ def read_voxels(path: Path, header: Header, frame: int = 0) -> np.ndarray:
     except zlib.error as error:
         raise BadInput(f"{path.name} is damaged ({error})", "copy or export it again") from error
     except OSError as error:
-        raise BadInput(f"{header.data} cannot be read: {error.strerror or error}", "copy or export it again") from error
+        fault = f"{path.name}: the voxels in {header.data.name} cannot be read: {error.strerror or error}"
+        raise BadInput(fault, "copy or export it again") from error
     except (MemoryError, OverflowError):
         raise BadInput(f"{path.name} says it holds {wanted:,} bytes, more than fits", "crop or resample it") from None
     array = np.frombuffer(buffer, header.dtype)
