@@ -23,7 +23,7 @@ _NAME = re.compile(r"step-(\d{8})\.safetensors")
 
 @dataclass
 class Checkpoint:
-    """`tensors` lie on the CPU; `facts` is JSON: step, finished, hashes of configuration and data, what else is kept."""
+    """`tensors` lie on the CPU; `facts` is JSON: step, finished, hashes of configuration and data, and more."""
 
     path: Path
     tensors: dict[str, torch.Tensor]

@@ -1,7 +1,7 @@
 """A study as one TOML file, read into frozen dataclasses.
 
-Every section below is a table of the file, every field a key. A key that is unknown, of the wrong kind or senseless
-beside another one is an error before any data are read. `--set section.key=value` overrides; values are TOML too, a bare
+Every section below is a table of the file, every field a key. A key that is unknown, of the wrong kind or
+senseless beside another one is an error before any data are read. `--set section.key=value` overrides; values are TOML too, a bare
 word counts as a string.
 
 All of it is the study's identity, which a resumed run must share, except `[run]` (where and how often things are
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.errors import BadInput, BadModel
 from PedBoneSegLib.slices import SliceSettings
 
 from .data.augmentation import Augmentation
@@ -25,6 +25,9 @@ from .losses.adversarial import Adversarial
 from .losses.contrastive import Contrastive
 from .losses.segmentation import Segmentation
 from .losses.shape_prior import ShapePrior
+
+
+Scheme = Literal["individual", "transfer", "shared", "multi-domain", "domain-heads-only", "dsbn-only"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Domain:
     datasets: tuple[str, ...] = ()  # nnU-Net v2 raw folders, several if need be
     table: str = ""  # a CSV of bones, for a joint that the software does not know
     synthetic: float = 0.0  # share of the samples that is drawn on the fly; 1 needs no data set
+    shapes: tuple[str, ...] = ()  # folders of meshes, label maps: further anatomies for what is drawn on the fly
     hold_out: tuple[str, ...] = ()  # cases that this run never sees (the test share of a cross-validation)
 
 
@@ -90,6 +94,7 @@ class Run:
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints
+    workers: int = 0  # processes that make synthetic exams while the network trains; the result is the same
     log_every: int = 10
     picture_every: int = 500  # 0: none
     compile: bool = False  # torch.compile: Linux with a GPU; resuming is then no longer bit for bit
@@ -100,7 +105,7 @@ class Configuration:
     name: str
     domains: dict[str, Domain]
     seed: int = 0
-    scheme: Literal["individual", "transfer", "shared", "multi-domain", "domain-heads-only", "dsbn-only"] = "multi-domain"
+    scheme: Scheme = "multi-domain"
     slices: SliceSettings = field(default_factory=lambda: SliceSettings(pixel_mm=0.7))
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
@@ -188,6 +193,8 @@ def _build(kind: type, table: Any, where: str, path: tuple[str, ...]):
         return kind(**entries)
     except TypeError as error:
         raise BadInput(f"{where}: {'.'.join(path) or 'the file'} is not complete: {error}", "add it") from None
+    except BadModel as error:  # the slice settings travel in models, and complain as such
+        raise BadInput(f"{where}: {error.message}", error.hint) from None
 
 
 def _nearest(key: str, known: set[str], path: tuple[str, ...]) -> str:
@@ -241,6 +248,8 @@ def _checked(config: Configuration) -> Configuration:
     for name, domain in domains.items():
         if not 0 <= domain.synthetic <= 1:
             refuse(f"domains.{name}.synthetic = {domain.synthetic:g} is not a share", "give 0 to 1")
+        if domain.shapes and not domain.synthetic:
+            refuse(f"domains.{name}.shapes are for synthetic exams, and none is drawn", f"set domains.{name}.synthetic")
         if domain.synthetic < 1 and not domain.datasets:
             refuse(f"domain {name} has no data", f"give domains.{name}.datasets, or domains.{name}.synthetic = 1")
     several = len(domains) > 1
@@ -278,7 +287,7 @@ def _checked(config: Configuration) -> Configuration:
     for key in ("steps", "batch", "micro_batches"):
         if getattr(training, key) < 1:
             refuse(f"training.{key} = {getattr(training, key)}", "it is at least 1")
-    if training.batch * training.micro_batches and training.batch < 2 and min(data.patch) == 32:
+    if training.batch == 1 and min(data.patch) == 32:
         refuse("batch normalization cannot work on one value", "set training.batch to 2 or more")
     if not 0 <= training.average < 1 or not training.learning_rate > 0:
         refuse("training.average lies in [0, 1), training.learning_rate above 0", "correct them")

@@ -1,8 +1,8 @@
 """Several devices and nodes: `torchrun … -m PedBoneSegLib train …`, plain DistributedDataParallel.
 
 A step's micro-batches are numbered over all ranks, and each is a function of its number; ranks share them out. The
-gradient is the mean over the micro-batches whoever computes them, so the result does not depend on how many devices
-there are. Normalization uses each micro-batch's own statistics; the running ones are averaged over the ranks after every
+gradient is the mean over the micro-batches whoever computes them, so it does not depend on how many devices there
+are. Normalization uses each micro-batch's own statistics; the running ones are averaged over the ranks after every
 step, so that all ranks hold the same model. A rank that dies takes the others down; torchrun starts all again
 (`--max-restarts`), and they resume from the newest checkpoint.
 """

@@ -11,12 +11,12 @@ from PedBoneSegLib.network.segmenter import Segmenter
 
 @torch.no_grad()
 def start_from(network: Segmenter, source: Segmenter) -> None:
-    """Copies the filters of `source`, and for each domain the normalization of the nearest one that `source` has: of its
-    name, else of its joint, else the first. An output layer is copied where that domain has the same bones."""
+    """Copies the filters of `source`, and for each domain the normalization of the nearest one that `source` has: of
+    its name, else of its joint, else the first. An output layer is copied where that domain has the same bones."""
     for key in ("architecture", "decoder", "in_channels", "width"):
         ours, theirs = getattr(network.config, key), getattr(source.config, key)
         if ours != theirs:
-            raise BadInput(f"the model to start from has {key} {theirs!r}, the network {ours!r}", f"set {key} as it is there")
+            raise BadInput(f"the model to start from has {key} {theirs!r}, not {ours!r}", f"set {key} as it is there")
     likes = {spec.name: _nearest(spec, source.config.domains) for spec in network.config.domains}
     for (name, module), (_, other) in zip(network.named_modules(), source.named_modules(), strict=True):
         if isinstance(module, DomainBatchNorm):

@@ -116,10 +116,10 @@ def _validation(stage, config, study, ranks):
         predictor = Predictor.for_network(network, cards, str(ranks.device))
         own = []
         for group, name, dataset, case in exams[ranks.rank :: ranks.count]:
-            scored = score_cases(
-                lambda volume, name=name: predictor.segment(volume, name).labels, [load_case(dataset, case)], tables[name]
-            )
-            own.append((group, name, scored))
+            def segment(volume, name=name):
+                return predictor.segment(volume, name).labels
+
+            own.append((group, name, score_cases(segment, [load_case(dataset, case)], tables[name])))
         scores: dict[tuple[str, str], list] = {}
         for group, name, scored in ranks.gather(own):
             scores.setdefault((group, name), []).extend(scored)

@@ -89,8 +89,9 @@ class Trainer:
         self.names = {name: each for name, each in self.model.named_parameters() if each.requires_grad}
         decayed = [each for each in self.names.values() if each.dim() > 2]  # convolutions: no normalization, no bias
         others = [each for each in self.names.values() if each.dim() <= 2]
-        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0)
+        decay = self.settings.weight_decay
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.kind == torch.float16)
         self.average = {}
         if self.settings.average:

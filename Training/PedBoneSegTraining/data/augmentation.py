@@ -25,7 +25,7 @@ class Augmentation:
     aspect: float = 0.1  # rows against columns, either way
     shift: float = 0.15  # of the patch, either way
     flips: tuple[float, float, float] = (0.5, 0.0, 0.5)  # share mirrored across slices, rows, columns
-    elastic: float = 4.0  # typical displacement in pixels
+    elastic: float = 0.01  # typical displacement, as a share of the patch's rows
     elastic_share: float = 0.3
     gamma: float = 0.5  # log of the exponent, either way
     gamma_share: float = 0.5
@@ -73,8 +73,8 @@ def coordinates(draws: Draws, settings: Augmentation, patch: tuple[int, int]) ->
     angle = draws.either_way(8) * math.radians(settings.rotation)
     zoom = (1 + settings.scale) ** draws.either_way(9)
     stretch = (1 + settings.aspect) ** draws.either_way(10)
-    mirrored = [1.0 - 2.0 * draws.happens(number, share) for number, share in ((13, settings.flips[1]), (14, settings.flips[2]))]
-    scale = torch.stack([zoom * stretch * mirrored[0], zoom / stretch * mirrored[1]], 1)
+    rows_mirrored, columns_mirrored = (1.0 - 2.0 * draws.happens(13 + axis, settings.flips[1 + axis]) for axis in (0, 1))
+    scale = torch.stack([zoom * stretch * rows_mirrored, zoom / stretch * columns_mirrored], 1)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     matrix = (turn * scale[:, None, :]).to(device)
     shift = torch.stack([draws.either_way(11) * patch[0], draws.either_way(12) * patch[1]], 1) * settings.shift
@@ -86,7 +86,7 @@ def coordinates(draws: Draws, settings: Augmentation, patch: tuple[int, int]) ->
     )
     bent = draws.happens(15, settings.elastic_share)
     if settings.elastic and bent.any():
-        amplitude = (bent * settings.elastic).to(device)[:, None, None, None]
+        amplitude = (bent * settings.elastic * patch[0]).to(device)[:, None, None, None]
         where = where + amplitude * _smooth(draws.fields[:, :2], patch)
     return where
 
@@ -139,7 +139,7 @@ def _lower_resolution(images: Tensor, draws: Draws, settings: Augmentation) -> T
 
 
 def coarsening(factor: Tensor, size: int) -> Tensor:
-    """Matrices [n, size, size] that average pixels over `factor` ≥ 1 [n] of them and interpolate between the averages."""
+    """Matrices [n, size, size] that average over `factor` ≥ 1 [n] pixels and interpolate between the averages."""
     pixel = torch.arange(size, device=factor.device, dtype=factor.dtype)
     factor = factor[:, None, None]
     place = (pixel[:, None] + 0.5) / factor - 0.5  # of each pixel, among the coarse ones

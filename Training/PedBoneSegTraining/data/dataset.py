@@ -4,12 +4,12 @@
     imagesTr/<case>_0000.nii.gz  one channel
     labelsTr/<case>.nii.gz       the same grid
 
-`pedboneseg`: {"joint", "domain", "sides": {case: side}, "unlabelled": {case: [bone]}, "reserved": [case]}; other readers
-ignore it, and without it the configuration names the joint. `splits.json` or `splits_final.json`, nnU-Net's list of
+`pedboneseg`: {"joint", "domain", "sides": {case: side}, "unlabelled": {case: [bone]}, "reserved": [case]}; other
+readers ignore it, and without it the configuration names the joint. `splits.json` or `splits_final.json`, nnU-Net's list of
 {"train": [case], "val": [case]}, is honoured.
 
-Bones are matched by name (upper and lower case, `_` and spaces alike). A bone that `dataset.json` does not name was drawn
-by nobody: it counts as unlabelled in every case. A label that the joint's table does not have becomes background.
+Bones are matched by name (upper and lower case, `_` and spaces alike). A bone that `dataset.json` does not name was
+drawn by nobody: it counts as unlabelled in every case. A label that the joint's table does not have becomes background.
 """
 
 import hashlib
@@ -80,12 +80,12 @@ def read_dataset(
         raise BadInput(f"{folder}/dataset.json: pedboneseg is not an object", "see Training/README.md")
     joint = joint or ours.get("joint", "")
     if not joint:
-        raise BadInput(f"{folder} does not say which joint it is of", 'add "pedboneseg": {"joint": "knee"} to dataset.json')
+        raise BadInput(f"{folder} names no joint", 'add "pedboneseg": {"joint": "knee"} to dataset.json, or name it')
     if ours.get("joint", joint) != joint:
         raise BadInput(f"{folder} is of the joint {ours['joint']}, not {joint}", "correct one of the two")
     if table is None:
         if joint not in known_joints():
-            raise BadInput(f"{folder}: the joint {joint!r} has no table of bones", "give one (a CSV) in the configuration")
+            raise BadInput(f"{folder}: the joint {joint!r} has no table of bones", "give one, a CSV")
         table = joint_table(joint)
     channels = described.get("channel_names", described.get("modality", {"0": "MR"}))
     if len(channels) != 1:
@@ -166,7 +166,7 @@ def split_cases(dataset: Dataset, data, seed: int, hold_out: Iterable[str] = ())
         left, reserved = _take(left, data.reserved, len(names))
     if dataset.folds:
         if not 0 <= data.fold < len(dataset.folds):
-            raise BadInput(f"{dataset.folder} has folds 0 to {len(dataset.folds) - 1}, not {data.fold}", "set data.fold")
+            raise BadInput(f"{dataset.folder} has {len(dataset.folds)} folds, none is {data.fold}", "set data.fold")
         fold = dataset.folds[data.fold]
         validation = [name for name in left if name in fold["val"]]
         left = [name for name in left if name in fold["train"]]
@@ -212,7 +212,7 @@ def _match_labels(folder: Path, labels, table: JointTable) -> tuple[dict[int, in
             continue
         target = plain.get(_plain(name), 0)
         if target and target in values.values() or value in values:
-            raise BadInput(f"{folder}/dataset.json names {name!r} or its value {value} twice", "give each bone one value")
+            raise BadInput(f"{folder}/dataset.json: {name!r} or its value {value} occurs twice", "one value for a bone")
         values[value] = target
         if target:
             found.add(table.names[target - 1])
@@ -261,7 +261,7 @@ def _bones(folder: Path, case: str, bones: list[str], table: JointTable) -> froz
     plain = {_plain(name): name for name in table.names}
     for bone in bones:
         if _plain(bone) not in plain:
-            raise BadInput(f"{folder}/dataset.json: unlabelled bone {bone!r} of {case} is not in the table", "correct it")
+            raise BadInput(f"{folder}/dataset.json: {bone!r}, unlabelled in {case}, is not in the table", "correct it")
     return frozenset(plain[_plain(bone)] for bone in bones)
 
 
@@ -285,7 +285,7 @@ def _read_json(path: Path, kind: type):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise BadInput(f"{path} is not there", "a data set is an nnU-Net v2 raw folder; see Training/README.md") from None
+        raise BadInput(f"{path} is not there", "a data set is an nnU-Net v2 raw folder") from None
     except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}", "mend it") from None
     if not isinstance(content, kind):
@@ -296,7 +296,7 @@ def _read_json(path: Path, kind: type):
 def _find_ending(folder: Path) -> str:
     for path in sorted((folder / "imagesTr").glob("*_0000.*")):
         return split_name(path)[1]
-    raise BadInput(f"{folder}/imagesTr holds no images", "name them <case>_0000 and one of " + ", ".join(INPUT_SUFFIXES))
+    raise BadInput(f"{folder}/imagesTr holds no images", "name them <case>_0000, " + " or ".join(INPUT_SUFFIXES))
 
 
 def _plain(name: str) -> str:

@@ -15,8 +15,8 @@ class Batch:
 
     images: float [n, C, H, W], normalized by the runtime's own function
     labels: int64 [n, H, W], 0 background, else the *position* of the bone in the domain's table, from 1
-    known:  bool [n, 1 + bones]; False: nobody drew this bone in this case, so its pixels hide in the background and must
-            not be learnt as such. Channel 0 is always True
+    known:  bool [n, 1 + bones]; False: nobody drew this bone in this case, so its pixels hide in the background and
+            must not be learnt as such. Channel 0 is always True
     cases:  a name per sample, for messages
     """
 
@@ -36,14 +36,14 @@ class Source(Protocol):
     domain: str
 
     def batch(self, step: int, count: int) -> Batch:
-        """`count` samples for `step`, on the training device: a pure function of (the source's seed, step, sample), so
-        that the first n samples of a step do not depend on `count`, on the rank that asks or on what was asked before."""
+        """`count` samples for `step`, on the training device: a pure function of (the source's seed, step, sample), that
+        does not depend on the rank that asks or on what was asked before. `step` counts micro-batches."""
         ...
 
 
 class DatasetSource:
-    """Samples of a bank, augmented. A case is drawn first, so that long exams do not outweigh short ones; then its stack,
-    a slice (with bone, in a share of the samples) and the patch, anywhere in a slice that is larger."""
+    """Samples of a bank, augmented. A case is drawn first, so that long exams do not outweigh short ones; then its
+    stack, a slice (with bone, in a share of the samples) and the patch, anywhere in a slice that is larger."""
 
     def __init__(
         self, domain: str, bank: Bank, augmentation: Augmentation, patch: tuple[int, int], foreground: float, seed: int
@@ -69,15 +69,16 @@ class DatasetSource:
             stacks.append(stack)
             sizes = zip((bank.rows[stack], bank.columns[stack]), self.patch, u[4:6], strict=True)
             centers.append([(size - 1) / 2 + (v - 0.5) * max(0, size - patch) for size, patch, v in sizes])
-        where = coordinates(draws, self.augmentation, self.patch) + torch.tensor(centers, device=device)[:, :, None, None]
+        where = coordinates(draws, self.augmentation, self.patch)
+        where = where + torch.tensor(centers, device=device)[:, :, None, None]
         images, labels = bank.read(torch.tensor(stacks, device=device), torch.tensor(slices, device=device), where)
         images = change_intensities(mirror_slices(images, draws, self.augmentation), draws, self.augmentation)
         return Batch(self.domain, images, labels, bank.known[cases], [bank.cases[case] for case in cases])
 
 
 class MixedSource:
-    """Several sources of a domain, each with its share of every sub-batch; what a share leaves over goes in turn, so that
-    over the steps each gets its due."""
+    """Several sources of a domain, each with its share of every sub-batch; what a share leaves over goes in turn, so
+    that over the steps each gets its due."""
 
     def __init__(self, parts: list[tuple[float, Source]]) -> None:
         self.domain = parts[0][1].domain

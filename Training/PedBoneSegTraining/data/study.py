@@ -1,4 +1,4 @@
-"""A study's data: for each domain of the configuration its table, its data sets, who is in which split, and its source."""
+"""A study's data: for each domain of the configuration its table, its data sets, their splits, and its source."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -99,10 +99,13 @@ def open_source(domain: DomainData, config, device: torch.device, done: Callable
             (1 - share, DatasetSource(domain.name, bank, config.augmentation, data.patch, data.foreground, config.seed))
         )
     if share > 0:
+        from ..synthesis.anatomy.sources import Parametric, shape_source
         from ..synthesis.source import SyntheticSource
 
-        parts.append((
-            share,
-            SyntheticSource(domain.name, domain.table.joint, config.slices, config.seed, device, size=config.data.patch),
-        ))
+        joint = domain.table.joint
+        shapes = (shape_source(Path(path), joint) for path in config.domains[domain.name].shapes)
+        parts.append((share, SyntheticSource(
+            domain.name, joint, config.slices, config.seed, device, size=config.data.patch,
+            sources=(Parametric(), *shapes), workers=config.run.workers,
+        )))
     return parts[0][1] if len(parts) == 1 else MixedSource(parts)
