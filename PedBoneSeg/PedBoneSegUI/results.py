@@ -57,7 +57,7 @@ def putIntoScene(
             segmentations.fillExisting(target, volume, labels, table, side, edited, axis)
         segmentations.recordWritten(
             target, volume, table, axis, edited,
-            joint=table.joint, side=side, table=table.to_csv(), domain=answer.get("domain"), model=choice.model,
+            side=side, domain=answer.get("domain"), model=choice.model,
             slices=listed.get("slices", []), seen=[], right=[], position=-1, reviewed=False,
             answer={key: answer.get(key) for key in ("device", "precision", "seconds", "verdict")},
         )  # fmt: skip

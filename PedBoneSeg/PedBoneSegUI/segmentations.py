@@ -79,7 +79,11 @@ def placeOnVolume(segmentation, volume) -> None:
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
-    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(segmentation), parent)
+    item = hierarchy.GetItemByDataNode(segmentation)
+    if item:
+        hierarchy.SetItemParent(item, parent)
+    elif parent:  # outside the application nobody makes items by himself
+        hierarchy.CreateItem(parent, segmentation)
 
 
 def orientedImage(array: np.ndarray, geometry: Geometry):
@@ -167,8 +171,19 @@ def fillExisting(
             mask = keepSlices(mask, before[bone.name], axis, kept)
         elif kept:
             mask = keepSlices(mask, np.zeros_like(mask), axis, kept)
-        segmentId = segmentOfBone(segmentation, bone)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation, segmentId, volume)
+        writeMask(segmentation, segmentOfBone(segmentation, bone), mask, volume)
+
+
+def writeMask(segmentation, segmentId: str, mask: np.ndarray, volume) -> None:
+    """Sets a segment from a mask [k, j, i] on the volume's grid, also where the two have different transforms."""
+    image = orientedImage(mask, Geometry.ofVolume(volume))
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
+        transform = vtk.vtkGeneralTransform()
+        logic.GetTransformBetweenRepresentationAndSegmentation(volume, segmentation, transform)
+        slicer.vtkOrientedImageDataResample.TransformOrientedImage(image, transform)
+    if not logic.SetBinaryLabelmapToSegment(image, segmentation, segmentId, logic.MODE_REPLACE):
+        raise RuntimeError(_("the segment {name} could not be written").format(name=segmentId))
 
 
 def recordWritten(segmentation, volume, table: JointTable, axis: int, edited: list[int], **memory) -> None:
@@ -176,7 +191,8 @@ def recordWritten(segmentation, volume, table: JointTable, axis: int, edited: li
     fingerprints = sliceFingerprints(boneMasks(segmentation, table, volume), axis)
     for index in edited:
         fingerprints[index] = -1
-    remember(segmentation, axis=axis, fingerprints=fingerprints, **memory)
+    known = {"joint": table.joint, "table": table.to_csv()}
+    remember(segmentation, axis=axis, fingerprints=fingerprints, **known, **memory)
     setStatus(segmentation, table, finished=False)
 
 
