@@ -6,17 +6,20 @@ bone where there is none (`spurious`). The CSV has a line per bone and exam; an 
 exist there. Bones that nobody labelled in an exam are not scored in it.
 """
 
+import argparse
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.predictor import Predictor
+from PedBoneSegLib.formats import check_folder
+from PedBoneSegLib.predictor import Predictor, choose_domain
 from PedBoneSegLib.store import resolve
 from PedBoneSegLib.volume import Volume
 
@@ -24,6 +27,20 @@ from .data.dataset import LoadedCase, load_case, read_dataset
 from .metrics import MEASURES, BoneScore, score_exam, summarize
 
 UNITS = {"mssd": "mm", "assd": "mm"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="M", help="name of an installed model, or a file")
+    parser.add_argument("--data", required=True, type=Path, metavar="DATASET", help="an nnU-Net v2 raw folder")
+    parser.add_argument("--joint", required=True, metavar="NAME", help="one of the model's joints or domains")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.csv", help="a line per exam and bone")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+def run(args: argparse.Namespace) -> int:
+    exams = evaluate(args.model, args.data, args.joint, args.output, args.device)
+    print("\n".join(table_lines(metrics_of(exams))))
+    return 0
 
 
 @dataclass(frozen=True)
@@ -35,24 +52,24 @@ class ExamScores:
 
 
 def evaluate(
-    model: str | Path, data: str | Path, joint: str, output: str | Path | None = None, device: str = "auto",
-    progress: Callable[[int, int, str], None] = lambda done, of, exam: None,
+    model: str | Path, data: str | Path, joint: str, output: str | Path | None = None, device: str = "auto"
 ) -> list[ExamScores]:
     """Segments and scores every exam of the folder; writes the CSV where `output` is given.
 
     `joint` is one of the model's joints or domains. Labels are matched by bone name.
     """
+    if output is not None:
+        check_folder(Path(output).absolute().parent)
     bundle = Bundle.load(resolve(str(model)))
-    card = bundle.domains_of(joint)[0]
+    card = choose_domain(bundle.manifest, joint)
     dataset = read_dataset(data, joint=card.joint, table=card.table)
     predictor = Predictor(bundle, device)
 
     def cases() -> Iterator[LoadedCase]:
-        for number, case in enumerate(dataset.cases):
-            progress(number, len(dataset.cases), case.name)
+        for case in tqdm(dataset.cases, unit="exam", disable=None):  # a bar on a terminal, nothing in a pipe
             yield load_case(dataset, case)
 
-    exams = score_cases(lambda volume: predictor.segment(volume, joint).labels, cases(), dataset.table)
+    exams = score_cases(lambda volume: predictor.segment(volume, card.name).labels, cases(), dataset.table)
     if output is not None:
         write_csv(output, exams)
     return exams

@@ -13,6 +13,10 @@ not faster with is imitated: float32 arithmetic, every result rounded to the for
 by the runtime and the same exams are segmented once more.
 """
 
+import argparse
+import hashlib
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,14 +30,18 @@ from PedBoneSegLib import __version__
 from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.errors import BadModel
+from PedBoneSegLib.files import whole_file
+from PedBoneSegLib.formats import check_folder
 from PedBoneSegLib.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.segmenter import Segmenter
 from PedBoneSegLib.predictor import Predictor, faster_precisions
 from PedBoneSegLib.slices import SliceSettings
 from PedBoneSegLib.volume import Volume
 
-from .data.dataset import LoadedCase
+from .data.dataset import LoadedCase, load_case
+from .data.study import DomainData, open_study
 from .evaluate import metrics_of, score_cases, table_lines
+from .runfolder import Result, RunFolder
 
 AGREEMENT = 0.999  # Dice of a bone's labels below which a format or a storage is not claimed
 FLOAT16_LARGEST = 65504.0
@@ -91,6 +99,53 @@ class Draft:
         return Bundle(Path(self.manifest.name), self.manifest, arrays)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument("-o", "--output", metavar="MODEL", type=Path,
+                        help="a .safetensors file (default: in the run's folder); a run with several networks writes "
+                        "one each, MODEL-NAME.safetensors")
+    parser.add_argument("--name", help="the model's name (default: the run's)")
+    parser.add_argument("--model-version", default="1", metavar="V", help="its version (default: 1)")
+    parser.add_argument("--licence", default="not stated", help="its licence, which depends on the data")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+def run(args: argparse.Namespace) -> int:
+    for path, model in export_run(args.run, args.output, args.device, args.name, args.model_version, args.licence):
+        size, formats = path.stat().st_size / 2**20, ", ".join(model.precisions)
+        print(f"{path}: {size:.1f} MiB, convolutions in {model.storage}, labels the same in {formats}")
+        for card in model.domains:
+            for line in table_lines(card.metrics) if card.metrics else ["not measured: no validation exams"]:
+                print(f"  {card.name:12}  {line}")
+    return 0
+
+
+def export_run(
+    folder: str | Path, output: str | Path | None = None, device: str = "auto", name: str | None = None,
+    version: str = "1", licence: str = "not stated",
+) -> list[tuple[Path, Manifest]]:
+    """Writes a model for each network that a finished run is for; its data must still be where they were."""
+    run = RunFolder.open(folder)
+    results, study = list(run.results()), open_study(run.config)
+    name = _model_name(name or run.config.name)
+    output = Path(output) if output else run.path / f"{name}.safetensors"
+    check_folder(output.absolute().parent)
+    written = []
+    for result in results:
+        path, called = output, name
+        if len(results) > 1:
+            called = _model_name(f"{name}-{result.stage.name}")
+            path = output.with_name(f"{output.stem}-{result.stage.name}.safetensors")
+        domains = {each: study[each] for each in result.stage.domains}
+        begun = draft(
+            result.network, {each: domain.table for each, domain in domains.items()}, run.config.slices,
+            {each: exams_of(domain, run.config.seed) for each, domain in domains.items()},
+            name=called, version=version, licence=licence, provenance=_provenance(run, result, domains), device=device,
+        )
+        written.append((path, finish(begun, path)))
+    return written
+
+
 def draft(
     network: Segmenter, tables: Mapping[str, JointTable], settings: SliceSettings, exams: Mapping[str, Exams], *,
     name: str, version: str = "1", licence: str = "not stated", provenance: dict | None = None, device: str = "cpu",
@@ -106,18 +161,23 @@ def finish(draft: Draft, path: str | Path) -> Manifest:
     """All parts of the export in order, then the file and its proof. Returns the manifest as written."""
     for part in (choose_storage, validate_precisions, measure, write_card):
         draft = part(draft)
-    manifest = write_bundle(path, draft.manifest, draft.all_tensors())
-    prove(draft, Bundle.load(path))
+    with whole_file(path) as temporary:  # the model takes its place when it is proven, not before
+        manifest = write_bundle(temporary, draft.manifest, draft.all_tensors())
+        prove(draft, Bundle.load(temporary))
     return manifest
 
 
 def choose_storage(draft: Draft) -> Draft:
-    """Convolutions in float16 where the labels stay the same, else in float32."""
+    """Convolutions in float16 where the labels stay the same, else in float32.
+
+    A model adapted from one in float32 stays so: rounding would change its older domains.
+    """
+    full, half = (replace(draft, manifest=replace(draft.manifest, storage=each)) for each in ("float32", "float16"))
+    if draft.only and draft.manifest.storage == "float32":
+        return full
     largest = max(tensor.abs().max().item() for tensor in draft.network.state_dict().values() if tensor.ndim == 4)
-    half = replace(draft, manifest=replace(draft.manifest, storage="float16"))
-    if largest < FLOAT16_LARGEST and all(_agree(draft, Predictor(half.bundle(), draft.device))):
-        return half
-    return draft
+    fits = largest < FLOAT16_LARGEST and all(_agree(draft, Predictor(half.bundle(), draft.device)))
+    return half if fits else full
 
 
 def validate_precisions(draft: Draft) -> Draft:
@@ -150,8 +210,8 @@ def prove(draft: Draft, bundle: Bundle) -> None:
     for name, agrees in zip(_proofs(draft), _agree(draft, Predictor(bundle, draft.device)), strict=True):
         if not agrees:
             raise BadModel(
-                f"model {bundle.path}: its labels for {name} are not those of the trained network",
-                "do not use it, and report this as a bug",
+                f"model {draft.manifest.name}: the written file's labels for {name} are not the trained network's",
+                "nothing was kept; please report this as a bug",
             )
 
 
@@ -188,6 +248,53 @@ def model_card(manifest: Manifest) -> str:
         else:
             lines += ["", "Not measured: there were no validation exams."]
     return "\n".join(lines) + "\n"
+
+
+# --------------------------------------------------------------------------------------- from a run's folder
+
+
+def _model_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:64].rstrip("._-") or "model"
+
+
+def exams_of(domain: DomainData, seed: int) -> Exams:
+    """A domain without a data set was trained on synthetic exams: the first of them serves to compare labels."""
+    groups = {
+        group: tuple(lambda of=dataset, case=case: load_case(of, case) for dataset, case in domain.cases(group))
+        for group in ("train", "validation", "reserved")
+    }
+    if not domain.datasets:
+        groups["train"] = (lambda: synthetic_exam(domain.table, seed),)
+    return Exams(**groups)
+
+
+def synthetic_exam(table: JointTable, seed: int, i: int = 0) -> LoadedCase:
+    """Exam i of the joint, as `synthesize` would write it."""
+    from .synthesis.cohort import Recipe
+
+    recipe = Recipe(table.joint, seed)
+    rendering = recipe.acquire(i, 0, recipe.body(i))
+    known = np.ones(1 + len(table.bones), bool)
+    return LoadedCase(rendering.volume.name, rendering.volume, rendering.labels, known)
+
+
+def _provenance(run: RunFolder, result: Result, domains: Mapping[str, DomainData]) -> dict:
+    """What made the model, without paths and names of cases: those may say whose images they are."""
+    private = (".hold_out", ".table", "natural_images")
+    settings = {key: value for key, value in run.config.identity().items() if not key.endswith(private)}
+    data = {}
+    for name, domain in domains.items():
+        described = json.dumps(run.data[name], sort_keys=True)
+        data[name] = {
+            "data sets": len(domain.datasets),
+            **{group: len(domain.cases(group)) for group in ("train", "validation", "selection", "reserved")},
+            "synthetic share": run.config.domains[name].synthetic,
+            "sha256": hashlib.sha256(described.encode()).hexdigest(),
+        }
+    return {
+        "study": run.config.name, "scheme": run.config.scheme, "network": result.stage.name, "step": result.step,
+        "selected": result.selected, "configuration": settings, "data": data, **run.about,
+    }
 
 
 # ---------------------------------------------------------------------------------------- labels, compared
