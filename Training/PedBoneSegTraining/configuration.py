@@ -1,8 +1,8 @@
 """A study as one TOML file, read into frozen dataclasses.
 
 Every section below is a table of the file, every field a key. A key that is unknown, of the wrong kind or
-senseless beside another one is an error before any data are read. `--set section.key=value` overrides; values are TOML too, a bare
-word counts as a string.
+senseless beside another one is an error before any data are read. `--set section.key=value` overrides; values are TOML
+too, a bare word counts as a string.
 
 All of it is the study's identity, which a resumed run must share, except `[run]` (where and how often things are
 written), the paths of the data (their content has a fingerprint of its own) and `training.steps` of a finished run.
@@ -25,7 +25,6 @@ from .losses.adversarial import Adversarial
 from .losses.contrastive import Contrastive
 from .losses.segmentation import Segmentation
 from .losses.shape_prior import ShapePrior
-
 
 Scheme = Literal["individual", "transfer", "shared", "multi-domain", "domain-heads-only", "dsbn-only"]
 
