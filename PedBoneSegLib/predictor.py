@@ -96,14 +96,15 @@ class Predictor:
         *,
         progress: Callable[[float, str], None] = lambda fraction, stage: None,
         cancelled: Callable[[], bool] = lambda: False,
-        probabilities: np.ndarray | None = None,
+        probabilities: Callable[[int], np.ndarray] | None = None,
         uncertainty: np.ndarray | None = None,
     ) -> Segmentation:
         """`joint` names a joint, a domain, or is "auto"; `side` ("left", "right") overrides what the volume tells.
 
-        `probabilities` (uint8 [bones, i, j, k], zeros) is filled with 255 × the probability of each bone, before
-        post-processing; `uncertainty` (uint8 [i, j, k]) with 254 × the probability that the final label is wrong, 255
-        where the network did not look. Both may be memory maps. Raises Cancelled soon after `cancelled()` is true.
+        `probabilities`, given the number of bones, makes an array of zeros (uint8 [bones, i, j, k], maybe on disk)
+        that is filled with 255 × the probability of each bone, before post-processing. `uncertainty` (uint8 [i, j, k])
+        is filled with 254 × the probability that the final label is wrong, 255 where the network did not look. Raises
+        Cancelled soon after `cancelled()` is true.
         """
         started = time.perf_counter()
         card = choose_domain(self.bundle.manifest, joint)
@@ -113,7 +114,8 @@ class Predictor:
         labels = np.zeros(volume.array.shape, np.uint8, order="F")
         if uncertainty is not None:
             uncertainty[...] = NOT_LOOKED_AT
-        place = _Placing(stack, labels, probabilities, uncertainty)
+        chances = probabilities(len(card.table.bones)) if probabilities else None
+        place = _Placing(stack, labels, chances, uncertainty)
         with _Pass(self, card, stack, place, warnings) as run:
             for fraction in run:
                 if cancelled():
@@ -219,7 +221,7 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
     """
     logits = logits[(..., *stack.window)]
     size = tuple(crop.stop - crop.start for crop in stack.crop)
-    scales = [1.0 if abs(scale - 1) < 1e-6 else scale * (1 + 1e-9) for scale in stack.scale]  # torch rounds down
+    scales = [1.0 if abs(scale - 1) < 1e-6 else scale * (1 + 1e-6) for scale in stack.scale]  # torch rounds down
     if scales == [1.0, 1.0]:
         return logits
     if any(scale != 1 and int(n * scale) == n for n, scale in zip(logits.shape[-2:], scales, strict=True)):

@@ -84,14 +84,14 @@ def test_streaming_equals_the_whole_volume_at_once(bundle, joint, monkeypatch):
     probabilities = np.zeros((len(chances) - 1, *volume.array.shape), np.uint8)
     uncertainty = np.zeros(volume.array.shape, np.uint8)
     result = Predictor(bundle, "cpu").segment(
-        volume, joint, "left", probabilities=probabilities, uncertainty=uncertainty
+        volume, joint, "left", probabilities=lambda bones: probabilities[:bones], uncertainty=uncertainty
     )
     assert np.count_nonzero(result.labels) > 1000
     assert np.mean(result.labels != chances.argmax(0)) < 2e-4  # rounding may decide between two equally likely bones
-    assert np.abs(probabilities / 255 - chances[1:]).max() < 0.5 / 255 + 1e-4
+    assert np.abs(probabilities / 255 - chances[1:]).max() < 0.5 / 255 + 5e-4
     seen = uncertainty != 255
     assert not seen[:2].any() and seen[2:, 20:40, 20:40].all() and not result.labels[~seen].any()
-    assert np.abs(uncertainty[seen] / 254 - (1 - chances.max(0)[seen])).max() < 0.5 / 254 + 1e-4
+    assert np.abs(uncertainty[seen] / 254 - (1 - chances.max(0)[seen])).max() < 0.5 / 254 + 5e-4
     assert (result.domain, result.side, result.device, result.precision) == (joint, "left", "cpu", "float32")
 
 
@@ -209,6 +209,14 @@ def test_warnings(bundle):
     assert [n.code for n in empty.warnings] == ["no-signal"] + ["missing"] * 4 and not empty.labels.any()
     long = predictor.segment(make_volume((6, 60, 50), (90.0, 0.8, 40.0)), "knee")
     assert "field-cut" in [n.code for n in long.warnings]
+
+
+@pytest.mark.parametrize("mm", [*np.float32([0.8, 0.7, 0.9]).tolist(), 1 / 3, 0.1 + 0.2, 1.0000001, 1.05, 0.999])
+def test_spacings_that_are_not_round(bundle, mm):
+    """Headers hold float32: the network's pixels never fall a pixel short of the crop."""
+    for rows in (50, 60, 35):
+        volume = make_volume((3, rows, 40), (4.0, mm, mm))
+        assert Predictor(bundle, "cpu").segment(volume, "knee").labels.shape == (3, rows, 40)
 
 
 @pytest.mark.parametrize("size", [(1, 40, 40), (40, 40, 1), (3, 9, 7), (1, 1, 1)])

@@ -1,0 +1,172 @@
+"""A folder of inputs: one model, loaded once; one bad file does not stop the rest; a second call goes on where the
+first one was interrupted.
+
+The output folder holds the results, a manifest (which input, model and options each of them was made from) and
+`summary.csv`. Whatever stands in them is an input's file name, which is the user's own, or a result; nothing is copied
+from an image's header.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import BadInput, Cancelled, PedBoneSegError
+from .files import sweep_partials, whole_file
+from .formats.names import OUTPUT_TAG
+from .formats.reading import find_inputs
+from .protocol import failure
+from .verbs import Progress, SegmentOptions, Session, case_name, input_identity, made_folder, never, quiet
+
+MANIFEST = "pedboneseg-batch.json"
+SUMMARY = "summary.csv"
+MANIFEST_SCHEMA = 1
+
+
+def segment_folder(
+    session: Session,
+    options: SegmentOptions,
+    emit: Callable[[dict], None],
+    progress: Progress = quiet,
+    cancelled: Callable[[], bool] = never,
+    log: Callable[[BaseException], None] = lambda error: None,
+) -> int:
+    """Segments every volume in the folder `options.input`; returns the highest of the files' exit codes.
+
+    `emit` gets each file's `segment` object as soon as it is there, with `input` and `status` (done, skipped, failed)
+    added, and last one with `summary`. `log` gets the errors that are bugs. What concerns all files alike (no model, no
+    such joint, no such device, a place that cannot be written to) is raised before the first one.
+    """
+    from .predictor import choose_domain
+
+    source = Path(options.input)
+    inputs = find_inputs(source)
+    if not inputs:
+        raise BadInput(f"{source} holds no volume", "name a file, a DICOM folder, or a folder of volumes")
+    if options.series is not None:
+        raise BadInput("--series names one series", "leave it out for a folder of volumes")
+    model = session.predictor(options.model, options.device).bundle.manifest
+    choose_domain(model, options.joint)  # raises for all files at once
+    folder = made_folder(Path(options.output) if options.output else _beside(source))
+    if folder.resolve() == source.resolve():
+        raise BadInput(f"{folder} is the input itself", "give another folder with -o")
+    maps = {name: made_folder(path) for name, path in options.maps.items()}
+    if len({folder.resolve(), *(path.resolve() for path in maps.values())}) <= len(maps):
+        raise BadInput("two outputs go to the same folder", "give each its own")
+    sweep_partials(folder)
+    entries = _read_manifest(folder / MANIFEST)
+    names = _output_names(inputs)
+    rows, worst = [], 0
+    for number, path in enumerate(inputs):
+        if cancelled():
+            raise Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on")
+        target = folder / names[path]
+        before = entries.get(path.name)
+        identity = {"input": input_identity(path), "model": model.sha256, "options": options.identity()}
+        if before and before["made_from"] == identity and before["output"] == _state(target):
+            row = {**before["result"], "status": "skipped"}
+        else:
+            ours = before is not None and before["output"] == _state(target)  # unchanged since we wrote it
+            one = replace(
+                options,
+                input=str(path),
+                output=str(target),
+                overwrite=options.overwrite or ours,
+                **{name: str(place / names[path]) for name, place in maps.items()},
+            )
+
+            def step(fraction: float, stage: str, number: int = number, name: str = path.name) -> None:
+                progress((number + fraction) / len(inputs), f"{name}: {stage}")
+
+            try:
+                result = {"input": path.name, **session.segment(one, step, cancelled)}
+                row = {**result, "status": "done"}
+                entries[path.name] = {"made_from": identity, "output": _state(target), "result": result}
+                _write_text(folder / MANIFEST, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
+            except Cancelled:
+                raise Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on") from None
+            except Exception as error:
+                foreseen = isinstance(error, PedBoneSegError)
+                if not foreseen:
+                    log(error)
+                fault = failure(error)
+                row = {"input": path.name, "status": "failed", "error": fault}
+                worst = max(worst, error.exit_code if foreseen else 4 if isinstance(error, MemoryError) else 1)
+        rows.append(row)
+        emit(row)
+    _write_text(folder / SUMMARY, _summary_csv(rows, [bone for card in model.domains for bone in card.table.names]))
+    counts = Counter(row["status"] for row in rows)
+    emit({"summary": {
+        "files": len(rows), **{status: counts[status] for status in ("done", "skipped", "failed")},
+        "folder": str(folder), "csv": str(folder / SUMMARY), "exit_code": worst,
+    }})  # fmt: skip
+    return worst
+
+
+def _beside(source: Path) -> Path:
+    source = source.resolve()
+    return source.with_name(f"{source.name}{OUTPUT_TAG}")
+
+
+def _output_names(inputs: list[Path]) -> dict[Path, str]:
+    """NAME_bones.nii.gz; where two inputs differ in their format alone, the format is part of the name."""
+    count = Counter(case_name(path).casefold() for path in inputs)
+    return {
+        path: f"{case_name(path) if count[case_name(path).casefold()] == 1 else path.name.replace('.', '-')}"
+        f"{OUTPUT_TAG}.nii.gz"
+        for path in inputs
+    }
+
+
+def _state(path: Path) -> list | None:
+    """Changes when a file does."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _read_manifest(path: Path) -> dict:
+    """The entries of an earlier call by input name; none where there was none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != MANIFEST_SCHEMA:
+            raise ValueError(f"schema {document['schema']}")
+        for entry in document["files"].values():
+            entry["made_from"], entry["output"], entry["result"]["input"]
+        return document["files"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is not readable ({error})", "delete it to start anew") from None
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}", "free some space") from None
+
+
+def _summary_csv(rows: list[dict], bones: list[str]) -> str:
+    """A line a file: what became of it, the volume of each bone in ml, the warnings' codes, the error."""
+    bones = list(dict.fromkeys(bones))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    plain = ("input", "status", "joint", "domain", "side", "device", "precision", "seconds")
+    writer.writerow([*plain, *(f"{bone}_ml" for bone in bones), "warnings", "error"])
+    for row in rows:
+        volumes = row.get("bones", {})
+        error = row.get("error")
+        writer.writerow([
+            *(row.get(key) for key in plain),
+            *(volumes.get(bone, {}).get("volume_ml") for bone in bones),
+            " ".join(notice["code"] for notice in row.get("warnings", ())),
+            error and f"{error['kind']}: {error['message']}",
+        ])  # fmt: skip
+    return text.getvalue()

@@ -1,0 +1,88 @@
+"""What a bug report needs: versions, devices, models. No file name of the user's and no user name stands in it."""
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from . import __version__, store
+from .errors import PedBoneSegError
+
+PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk", "nibabel")
+
+
+def examine() -> dict:
+    """The `doctor` object. Whatever does not work is part of the answer, not an error."""
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "in_slicer": "PythonSlicer" in Path(sys.executable).name,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "training": _training(),
+        "devices": _devices(),
+        "home": redacted(store.home()),
+        "models": [_model(stored) for stored in store.list_models()],
+    }
+
+
+def redacted(path: Path) -> str:
+    """A path without the user's name."""
+    try:
+        return str(Path("~") / path.relative_to(Path.home()))
+    except ValueError:
+        return f"…/{path.name}"
+
+
+def to_text(document: dict) -> str:
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {entry}" for name, entry in value.items())
+        if isinstance(value, list):
+            entries = [", ".join(str(part) for part in entry.values()) for entry in value]
+            value = ("\n" + " " * 12).join(entries) or "none"
+        lines.append(f"{key:<11} {value}")
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _training() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("PedBoneSegTraining") is not None
+
+
+def _devices() -> list[dict]:
+    try:
+        import torch
+
+        from .predictor import available_devices, choose_device, faster_precisions
+    except ImportError as error:
+        return [{"device": "none", "note": f"torch cannot be loaded: {error}"}]
+    entries = []
+    for name in available_devices():
+        device = choose_device(name)
+        title = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or name
+        formats = " ".join(("float32", *faster_precisions(device)))
+        entries.append({"device": name, "name": title, "formats": formats})
+    return entries
+
+
+def _model(stored: store.StoredModel) -> dict:
+    entry = {"name": stored.name, "built_in": "built in" if stored.built_in else "installed"}
+    if stored.manifest is None:
+        return {**entry, "state": "damaged"}
+    try:
+        store.verify(stored.path)
+    except PedBoneSegError:
+        return {**entry, "state": "damaged"}
+    return {**entry, "version": stored.manifest.version, "sha256": stored.manifest.sha256[:12], "state": "whole"}

@@ -1,0 +1,293 @@
+"""What each verb does with one input, for the command line, the batch and the worker alike: options in, the verb's
+`--json` object out. What takes time to load (numpy, torch) is loaded by the verbs that need it, when they are called:
+`pedboneseg models list` must not wait for it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import store
+from .errors import BadInput, BadModel, Cancelled
+from .files import sweep_partials
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .manifest import Manifest
+    from .predictor import Predictor
+
+Progress = Callable[[float, str], None]
+SIDES = ("left", "right")
+
+
+def quiet(_fraction: float, _stage: str) -> None:
+    """For a caller who does not watch."""
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """The options of `segment`, by the command line's names."""
+
+    input: str
+    output: str | None = None
+    joint: str = "auto"
+    model: str | None = None
+    side: str | None = None
+    device: str = "auto"
+    series: str | None = None
+    frame: int | None = None
+    probabilities: str | None = None
+    uncertainty: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in (("input", str), ("joint", str), ("device", str), ("overwrite", bool)):
+            if not isinstance(getattr(self, name), kind):
+                raise BadInput(f"{name} is {getattr(self, name)!r}", f"it must be a {kind.__name__}")
+        for name in ("output", "model", "side", "series", "probabilities", "uncertainty"):
+            if not isinstance(getattr(self, name), str | None):
+                raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be a string")
+        if not isinstance(self.frame, int | None) or isinstance(self.frame, bool):
+            raise BadInput(f"frame is {self.frame!r}", "it must be a whole number from 0")
+        if self.side not in (None, *SIDES):
+            raise BadInput(f"side is {self.side!r}", "it must be left or right")
+
+    @classmethod
+    def of(cls, entries: dict) -> "SegmentOptions":
+        """From a request's fields; an unknown or a missing one raises BadInput."""
+        return cls(**known(entries, {field.name for field in fields(cls)}, {"input"}))
+
+    @property
+    def source(self) -> Path:
+        return Path(self.input)
+
+    @property
+    def target(self) -> Path:
+        """Where the labels go: by default NAME_bones.nii.gz beside the input."""
+        from .formats.names import OUTPUT_TAG
+
+        return Path(self.output) if self.output else self.source.parent / f"{case_name(self.source)}{OUTPUT_TAG}.nii.gz"
+
+    @property
+    def maps(self) -> dict[str, Path]:
+        """The 8-bit maps that are wanted."""
+        return {name: Path(path) for name in ("probabilities", "uncertainty") if (path := getattr(self, name))}
+
+    def identity(self) -> dict:
+        """What decides the result beside the input and the model."""
+        others = ("input", "output", "overwrite", "model")
+        return {key: value for key, value in asdict(self).items() if key not in others}
+
+
+def known(entries: dict, allowed: set[str], needed: set[str] = frozenset()) -> dict:
+    """The entries, if all of them are allowed and none that is needed is missing; null is as good as absent."""
+    entries = {key: value for key, value in entries.items() if value is not None}
+    for key in entries.keys() - allowed:
+        raise BadInput(f"there is no field {key[:80]!r}", f"the fields are {', '.join(sorted(allowed))}")
+    for key in needed - entries.keys():
+        raise BadInput(f"the field {key!r} is missing", "add it")
+    return entries
+
+
+def made_folder(folder: Path) -> Path:
+    """The folder, made if only its last part is missing."""
+    from .formats.names import check_folder
+
+    if not folder.exists():
+        check_folder(folder.absolute().parent)
+        folder.mkdir(exist_ok=True)
+    check_folder(folder)
+    return folder
+
+
+def case_name(source: Path) -> str:
+    """An input's name without its format's ending; a DICOM folder's is the folder's."""
+    from .formats.names import split_name
+
+    stem, suffix = split_name(source.resolve())
+    return stem if suffix else source.resolve().stem
+
+
+class Session:
+    """Keeps the model of the last request warm, on its device."""
+
+    def __init__(self) -> None:
+        self._warm: tuple[tuple, Predictor] | None = None
+
+    def predictor(self, model: str | None, device: str) -> "Predictor":
+        """The model, loaded anew when its file, or the device, is another than last time."""
+        from .bundle import Bundle
+        from .predictor import Predictor
+
+        path = store.resolve(model)
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise BadModel(f"model {path} cannot be read: {error.strerror}", "check the path") from None
+        key = (path.resolve(), stat.st_mtime_ns, stat.st_size, stat.st_ino, device)
+        if self._warm is None or self._warm[0] != key:
+            self.release()  # before the next one is loaded: there may not be room for two
+            self._warm = (key, Predictor(Bundle.load(path), device))
+        return self._warm[1]
+
+    def release(self) -> dict:
+        """Lets go of the model and of the device's memory."""
+        import sys
+
+        self._warm = None
+        if torch := sys.modules.get("torch"):  # never loaded: nothing to free
+            torch.cuda.empty_cache()
+        return {}
+
+    def segment(
+        self,
+        options: SegmentOptions,
+        progress: Progress = quiet,
+        cancelled: Callable[[], bool] = never,
+    ) -> dict:
+        """One input to one file. Everything that can be refused before the work is refused before it."""
+        from .formats.names import check_output
+        from .formats.reading import read_volume
+        from .formats.writing import MAP_SUFFIXES, disk_array, write_labels, write_map
+
+        target = options.target
+        maps = options.maps
+        check_output(target, options.source, options.overwrite)
+        for path in maps.values():
+            check_output(path, options.source, options.overwrite, MAP_SUFFIXES)
+        if len({path.absolute() for path in (target, *maps.values())}) <= len(maps):
+            raise BadInput("two outputs have the same name", "give each its own")
+        for folder in {path.parent for path in (target, *maps.values())}:
+            sweep_partials(folder)
+        progress(0.0, "reading")
+        volume = read_volume(options.source, options.series, options.frame)
+        if cancelled():
+            raise Cancelled()
+        progress(0.04, "loading the model")
+        predictor = self.predictor(options.model, options.device)
+        made: dict[str, np.ndarray] = {}
+
+        def make(name: str, components: int) -> "np.ndarray":
+            made[name] = disk_array(maps[name].parent, (components, *volume.grid.size))
+            return made[name]
+
+        result = predictor.segment(
+            volume,
+            options.joint,
+            options.side,
+            progress=lambda fraction, stage: progress(0.08 + 0.84 * fraction, stage),
+            cancelled=cancelled,
+            probabilities=(lambda bones: make("probabilities", bones)) if "probabilities" in maps else None,
+            uncertainty=make("uncertainty", 1)[0] if "uncertainty" in maps else None,
+        )
+        progress(0.93, "writing")
+        if cancelled():
+            raise Cancelled()
+        names = {"probabilities": result.table.names, "uncertainty": ("uncertainty",)}
+        for name, array in made.items():
+            write_map(maps[name], array, result.grid, names[name])
+        write_labels(target, result.labels, result.grid, result.table, result.side)
+        progress(1.0, "done")
+        return result.to_json(target)
+
+    def detect(self, entries: dict) -> dict:
+        """Which joint an image shows. A model without signatures has no verdict."""
+        from .formats.reading import read_volume
+
+        entries = known(entries, {"input", "model", "device", "series", "frame"}, {"input"})
+        read_volume(entries["input"], entries.get("series"), entries.get("frame"))
+        manifest = store.read_manifest(store.resolve(entries.get("model")))
+        joints = {card.joint for card in manifest.domains}
+        joint = joints.pop() if len(joints) == 1 else None
+        return {"joint": joint, "verdict": None, "in_distribution": None, "score": None, "scores": {}}
+
+    def measure(self, entries: dict) -> dict:
+        """Volume, surface, extents and axes of each bone of a segmentation; surface meshes into the folder `surfaces`,
+        which is made if it is not there."""
+        from .formats.segments import read_segmentation
+        from .measure import measure
+
+        entries = known(entries, {"input", "joint", "surfaces", "model"}, {"input"})
+        table = self._table(entries.get("joint"), entries.get("model"))
+        labels, grid, table, side = read_segmentation(entries["input"], table)
+        document = {"joint": table.joint, "side": side, "bones": measure(labels, grid, table)}
+        if entries.get("surfaces"):
+            from .surfaces import write_surfaces
+
+            folder = made_folder(Path(entries["surfaces"]))
+            files = write_surfaces(folder, labels, grid, table, side)
+            document["surfaces"] = {bone: str(path) for bone, path in files.items()}
+        return document
+
+    def models(self, entries: dict) -> dict:
+        """`action` list, show, verify, install or remove; `name` a model's name or path."""
+        entries = known(entries, {"action", "name", "as", "overwrite"})
+        action, name = entries.get("action", "list"), entries.get("name")
+        if action == "list":
+            return {"models": [_summary(stored) for stored in store.list_models()]}
+        if action == "show":
+            return describe(_manifest(store.show(name)))
+        if name is None:
+            raise BadInput(f"models {action} needs a model", "give its name or its path")
+        if action == "verify":
+            manifest = store.verify(store.resolve(name))
+            return {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256, "verified": True}
+        if action == "install":
+            return _summary(store.install(name, entries.get("as"), bool(entries.get("overwrite"))))
+        if action == "remove":
+            return {"removed": store.remove(name).name}
+        raise BadInput(f"there is no models {str(action)[:80]!r}", "use list, show, verify, install or remove")
+
+    def _table(self, joint: str | None, model: str | None):
+        """The label table of a joint: one that comes with the software, else one of the model's."""
+        from .anatomy import joint_table, known_joints
+
+        if joint is None or (joint in known_joints() and model is None):
+            return joint and joint_table(joint)
+        return _manifest(store.show(model)).domains_of(joint)[0].table
+
+
+def describe(manifest: "Manifest") -> dict:
+    """The `models show` object."""
+    joints = {
+        card.name: {
+            "joint": card.joint,
+            "labels": dict(card.table.labels),
+            "table": card.table.to_csv(),
+            "signatures": (card.signature or {}).get("references", 0),
+            "metrics": card.metrics,
+        }
+        for card in manifest.domains
+    }
+    fields = {name: getattr(manifest, name) for name in ("name", "version", "licence", "card")}
+    return {**fields, "joints": joints, "precisions": list(manifest.precisions), "sha256": manifest.sha256}
+
+
+def input_identity(source: Path) -> str:
+    """Changes when the input does: names, sizes and times of its files, hashed, so that no name is written down."""
+    files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _manifest(stored: store.StoredModel) -> "Manifest":
+    if stored.manifest is None:
+        raise BadModel(stored.fault, "install it again")
+    return stored.manifest
+
+
+def _summary(stored: store.StoredModel) -> dict:
+    entry = {"name": stored.name, "built_in": stored.built_in, "path": str(stored.path)}
+    if stored.manifest is None:
+        return {**entry, "fault": stored.fault}
+    joints = list(dict.fromkeys(card.joint for card in stored.manifest.domains))
+    return {**entry, "version": stored.manifest.version, "licence": stored.manifest.licence, "joints": joints}

@@ -1,0 +1,153 @@
+"""The worker: `pedboneseg serve`. Requests on stdin, answers on stdout, one JSON object a line.
+
+Two threads: one reads stdin, so that a cancel is heard while the other works and the end of stdin, which means that
+the caller is gone, ends the process at once. The model stays warm between requests.
+"""
+
+import os
+import queue
+import sys
+import threading
+import time
+from typing import BinaryIO, NoReturn
+
+from . import __version__
+from .errors import BadInput, Cancelled, PedBoneSegError
+from .logbook import log, log_bug, open_log
+from .protocol import LONGEST_REQUEST, PROTOCOL, decode, encode, failure, request_id
+from .verbs import SegmentOptions, Session
+
+PROGRESS_SECONDS = 0.1  # between two answers of the kind
+
+
+def main() -> NoReturn:
+    """Serves until stdin ends or a shutdown is asked for."""
+    answers = _take_stdout()
+    open_log("worker.log", to_stderr=True)
+    log.info("PedBoneSeg %s, protocol %s, process %s", __version__, PROTOCOL, os.getpid())
+    Worker(sys.stdin.buffer, answers).run()
+    sys.stderr.flush()
+    os._exit(0)  # an orderly end would wait for the thread that reads stdin
+
+
+class Worker:
+    def __init__(self, requests: BinaryIO, answers: BinaryIO):
+        self._requests, self._answers = requests, answers
+        self._writing = threading.Lock()
+        self._work: queue.Queue[dict] = queue.Queue()
+        self._stops: dict[object, threading.Event] = {}  # of the requests that wait or run, by id
+        self._session = Session()
+
+    def run(self) -> None:
+        threading.Thread(target=self._listen, daemon=True).start()
+        while (request := self._work.get())["op"] != "shutdown":
+            self._serve(request)
+        self._answer({"id": request.get("id"), "event": "done"})
+
+    # ------------------------------------------------------------------------------------------ the reading thread
+
+    def _listen(self) -> None:
+        while line := self._requests.readline(LONGEST_REQUEST + 1):
+            try:
+                if len(line) > LONGEST_REQUEST:
+                    while line and not line.endswith(b"\n"):
+                        line = self._requests.readline(LONGEST_REQUEST)
+                    raise BadInput(f"a line has more than {LONGEST_REQUEST} bytes", "send paths, not data")
+                if line.strip():
+                    self._take(decode(line))
+            except BadInput as error:
+                self._answer({"id": request_id(line), "event": "error", **failure(error)})
+        os._exit(0)  # mid-run too: what is half written is swept by the next run
+
+    def _take(self, request: dict) -> None:
+        number = request.get("id")
+        if request["op"] == "cancel":
+            stop = self._stops.get(_key(request.get("target")))
+            if stop is not None:
+                stop.set()
+            self._answer({"id": number, "event": "done", "cancelled": stop is not None})
+            return
+        if _key(number) in self._stops:
+            raise BadInput(f"the id {number!r} is in use", "give every request its own")
+        if request["op"] != "shutdown":
+            self._stops[_key(number)] = threading.Event()
+        self._work.put(request)
+
+    # ------------------------------------------------------------------------------------------ the working thread
+
+    def _serve(self, request: dict) -> None:
+        number, op, started = request.get("id"), request["op"], time.monotonic()
+        stop = self._stops[_key(number)]
+        try:
+            if stop.is_set():
+                raise Cancelled()
+            fields = {key: value for key, value in request.items() if key not in ("id", "op")}
+            answer = {"event": "done", **self._do(op, fields, number, stop)}
+            log.info("%s: done in %.2f s", op, time.monotonic() - started)
+        except Exception as error:
+            answer = {"event": "error", **failure(error)}
+            if isinstance(error, PedBoneSegError):
+                log.info("%s: %s after %.2f s", op, error.kind, time.monotonic() - started)
+            else:
+                log_bug(op, error)
+        del self._stops[_key(number)]
+        self._answer({"id": number, **answer})
+
+    def _do(self, op: str, fields: dict, number: object, stop: threading.Event) -> dict:
+        if op == "hello":
+            return self._hello()
+        if op == "segment":
+            from .predictor import use_most_cores
+
+            use_most_cores()
+            return self._session.segment(SegmentOptions.of(fields), _Progress(self, number), stop.is_set)
+        if op == "release":
+            return self._session.release()
+        return {"detect": self._session.detect, "measure": self._session.measure, "models": self._session.models}[op](
+            fields
+        )
+
+    def _hello(self) -> dict:
+        import torch
+
+        from .manifest import SCHEMA
+        from .predictor import available_devices
+
+        return {"version": __version__, "protocol": PROTOCOL, "schema": SCHEMA, "devices": available_devices(),
+                "torch": torch.__version__, "pid": os.getpid()}  # fmt: skip
+
+    def _answer(self, answer: dict) -> None:
+        try:
+            with self._writing:
+                self._answers.write(encode(answer))
+                self._answers.flush()
+        except OSError:  # nobody listens any more
+            os._exit(0)
+
+
+class _Progress:
+    """Progress as answers, not more of them than anyone can read."""
+
+    def __init__(self, worker: Worker, number: object):
+        self._worker, self._number, self._last, self._stage = worker, number, 0.0, ""
+
+    def __call__(self, fraction: float, stage: str) -> None:
+        now = time.monotonic()
+        if stage != self._stage or now - self._last >= PROGRESS_SECONDS:
+            self._last, self._stage = now, stage
+            answer = {"id": self._number, "event": "progress", "fraction": round(fraction, 4), "stage": stage}
+            self._worker._answer(answer)
+
+
+def _key(number: object) -> str:
+    """Ids are told apart as JSON does: 7 is not "7"."""
+    return repr(number)
+
+
+def _take_stdout() -> BinaryIO:
+    """stdout for the protocol alone: whatever else prints there, Python or C, comes out on stderr."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return os.fdopen(own, "wb")
