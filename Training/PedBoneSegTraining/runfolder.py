@@ -120,7 +120,7 @@ class RunFolder:
         """The stage's last checkpoint; BadInput where it has not come to its end."""
         found = checkpoint.newest(self.stage(stage) / "checkpoints", print)
         if found is None or not found.facts["finished"]:
-            raise BadInput(f"{self.path}: {stage.name} is not finished", "give the same `pedboneseg train` command again")
+            raise BadInput(f"{self.path}: {stage.name} is not finished", "give the same train command again")
         return found
 
     def network(self, stage: Stage) -> Result:

@@ -73,7 +73,7 @@ def coordinates(draws: Draws, settings: Augmentation, patch: tuple[int, int]) ->
     angle = draws.either_way(8) * math.radians(settings.rotation)
     zoom = (1 + settings.scale) ** draws.either_way(9)
     stretch = (1 + settings.aspect) ** draws.either_way(10)
-    rows_mirrored, columns_mirrored = (1.0 - 2.0 * draws.happens(13 + axis, settings.flips[1 + axis]) for axis in (0, 1))
+    rows_mirrored, columns_mirrored = (1.0 - 2.0 * draws.happens(12 + axis, settings.flips[axis]) for axis in (1, 2))
     scale = torch.stack([zoom * stretch * rows_mirrored, zoom / stretch * columns_mirrored], 1)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     matrix = (turn * scale[:, None, :]).to(device)

@@ -185,7 +185,7 @@ def _check_places(joint: str, image, side: str | None, masks: dict[str, np.ndarr
             yield "warning", "overlap", f"{touching:.0%} of the {one}'s surface lies at the {other}: no joint space"
     for one, axis, sense, other, how in POSITIONS.get(joint, []):
         if one in centers and other in centers and (centers[one] - centers[other])[axis] * sense < -CLEARLY_MM:
-            yield "error", "place", f"the {one} does not lie {how} the {other}: labels swapped, or the image turned over"
+            yield "error", "place", f"the {one} does not lie {how} the {other}: labels swapped or image turned over"
     outer, inner = LATERAL.get(joint, ("", ""))
     if side and outer in centers and inner in centers:
         outwards = 1 if side == "left" else -1

@@ -5,8 +5,8 @@
     labelsTr/<case>.nii.gz       the same grid
 
 `pedboneseg`: {"joint", "domain", "sides": {case: side}, "unlabelled": {case: [bone]}, "reserved": [case]}; other
-readers ignore it, and without it the configuration names the joint. `splits.json` or `splits_final.json`, nnU-Net's list of
-{"train": [case], "val": [case]}, is honoured.
+readers ignore it, and without it the configuration names the joint. `splits.json` or `splits_final.json`, nnU-Net's
+list of {"train": [case], "val": [case]}, is honoured.
 
 Bones are matched by name (upper and lower case, `_` and spaces alike). A bone that `dataset.json` does not name was
 drawn by nobody: it counts as unlabelled in every case. A label that the joint's table does not have becomes background.
@@ -152,8 +152,7 @@ def split_cases(dataset: Dataset, data, seed: int, hold_out: Iterable[str] = ())
     """Who learns, who is looked at, who chooses and who is reserved.
 
     Reserved are the cases that the data set lists, or a share. A fold of the data set's own splits decides about the
-    rest, or a share for validation. Shares are drawn by a hash of seed and name: a case keeps its place when others
-    come or go. A share of a few exams may be no exam, but training always keeps one.
+    rest, or a share for validation. Shares are drawn by a hash of seed and name alone. A share of a few exams may be no exam, but training always keeps one.
     """
     hold_out = set(hold_out)
     for name in hold_out - {case.name for case in dataset.cases}:

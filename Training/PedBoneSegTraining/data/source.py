@@ -36,7 +36,7 @@ class Source(Protocol):
     domain: str
 
     def batch(self, step: int, count: int) -> Batch:
-        """`count` samples for `step`, on the training device: a pure function of (the source's seed, step, sample), that
+        """`count` samples for `step`, on the training device: a pure function of (the source's seed, step, sample) that
         does not depend on the rank that asks or on what was asked before. `step` counts micro-batches."""
         ...
 
