@@ -1,0 +1,163 @@
+"""Which joint an image shows, and whether it is like anything that the model was made for.
+
+A domain's spectral signature of an image (Karimi & Gholipour 2020): the encoder's features at one layer, under that
+domain's normalization, as a matrix X of positions × C channels; its singular values s on a logarithmic scale,
+`log(max(s / s₁, 0.01))`, divided by their L2 norm. s₁ cancels the image's size and gain, the floor keeps directions
+without any signal from deciding. The distance to a domain is the smallest Euclidean one to the signatures of its
+reference exams, the score that distance over the domain's threshold.
+
+Only XᵀX is ever held (its eigenvalues are s²): C × C in float64, summed slice by slice.
+
+A model may ask for more than the published distance: with `pooled` in its signature, the mean and the deviation of every
+channel, from the same sums, are compared too, by their Mahalanobis distance to the reference exams'. The score is then
+the larger of both, each over its own threshold.
+
+Neither knows places or orientations: two sides, flips and upside-down volumes are not its business.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .manifest import DomainCard, Manifest
+from .slices import SliceStack
+
+FLOOR = 1e-2  # of the largest singular value
+MOST_SLICES = 8
+FEWEST_REFERENCES = 8  # exams below which there is no verdict
+CLEAR = 1.1  # how many times the smallest score the next other joint's must be
+
+
+class Moments:
+    """What is kept of the features [n, C, rows, columns] that are added: `count` vectors, their sum `total` [C] and
+    `gram` [C, C], the sum of x·xᵀ; all in float64."""
+
+    def __init__(self, channels: int):
+        self.count = 0
+        self.total = np.zeros(channels)
+        self.gram = np.zeros((channels, channels))
+
+    def add(self, features: Tensor) -> None:
+        """One slice at a time, so that no second copy of a batch in float64 is made."""
+        where = features.device if features.device.type != "mps" else torch.device("cpu")  # mps has no float64
+        for one in features:
+            vectors = one.to(where, torch.float64).flatten(1)
+            self.gram += (vectors @ vectors.T).cpu().numpy()
+            self.total += vectors.sum(1).cpu().numpy()
+            self.count += vectors.shape[1]
+
+    @property
+    def signature(self) -> np.ndarray:
+        """[C], of length 1, the largest singular value's entry (0) first. Without any signal all entries are alike."""
+        squares = np.linalg.eigvalsh(self.gram)[::-1].clip(min=0)
+        ratios = squares / squares[0] if squares[0] > 0 else np.zeros_like(squares)
+        spectrum = 0.5 * np.log(ratios.clip(min=FLOOR**2))
+        length = np.linalg.norm(spectrum)
+        return spectrum / length if length else np.full_like(spectrum, -len(spectrum) ** -0.5)  # one channel, or rows alike
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """[2·C]: every channel's mean, then its standard deviation."""
+        count = max(1, self.count)
+        mean = self.total / count
+        variance = np.diag(self.gram) / count - mean**2
+        return np.concatenate([mean, np.sqrt(variance.clip(min=0))])
+
+
+class Whitened:
+    """Mahalanobis distance to `rows` [exams, values], which may be fewer exams than values: every value is first brought
+    to deviation 1, and the correlations are shrunk towards none as far as Ledoit & Wolf (2004) find best."""
+
+    def __init__(self, rows: np.ndarray):
+        rows = np.asarray(rows, np.float64)
+        self.mean, self.deviation = rows.mean(0), np.maximum(rows.std(0), 1e-9)
+        unit = (rows - self.mean) / self.deviation
+        count, size = unit.shape
+        correlation = unit.T @ unit / count
+        spread = ((correlation - np.eye(size)) ** 2).sum()
+        noise = (((unit**2).sum(1) ** 2).sum() / count - (correlation**2).sum()) / count
+        share = float(np.clip(noise / spread, 1e-3, 1)) if spread > 0 else 1.0
+        self.inverse = np.linalg.inv((1 - share) * correlation + share * np.eye(size))
+
+    def distance(self, values: np.ndarray) -> float:
+        """About 1 for an exam like the references."""
+        unit = (values - self.mean) / self.deviation
+        return float(np.sqrt(unit @ self.inverse @ unit / len(unit)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A domain's reference exams: `signatures` [exams, C] at `layer` and the threshold of the distance to them; where
+    the model asks for it, `pooled` [exams, 2·C] at `pooled_layer`, and the threshold of that distance."""
+
+    layer: int
+    signatures: np.ndarray
+    threshold: float
+    pooled_layer: int | None = None
+    pooled: Whitened | None = None
+    pooled_threshold: float = 1.0
+
+    @classmethod
+    def of(cls, bundle, card: DomainCard) -> "Reference | None":
+        """From a bundle; None where the domain has no signatures, or too few for a verdict."""
+        if card.signature is None or card.signature["references"] < FEWEST_REFERENCES:
+            return None
+        entry, more = card.signature, card.signature.get("pooled")
+        signatures = bundle.tensor(f"signatures.{card.name}")
+        if more is None:
+            return cls(entry["layer"], signatures, entry["threshold"])
+        rows = Whitened(bundle.tensor(f"pooled.{card.name}"))
+        return cls(entry["layer"], signatures, entry["threshold"], more["layer"], rows, more["threshold"])
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({self.layer} | ({self.pooled_layer} if self.pooled else set())))
+
+    def score(self, moments: Mapping[int, Moments]) -> float:
+        score = nearest(moments[self.layer].signature, self.signatures) / self.threshold
+        if self.pooled is None:
+            return score
+        return max(score, self.pooled.distance(moments[self.pooled_layer].pooled) / self.pooled_threshold)
+
+
+def nearest(signature: np.ndarray, others: np.ndarray) -> float:
+    """The smallest Euclidean distance."""
+    return float(np.sqrt(((np.asarray(others, np.float64) - signature) ** 2).sum(1).min()))
+
+
+def spread_slices(occupied: Sequence[int], most: int = MOST_SLICES) -> np.ndarray:
+    """At most `most` of the body's slices, evenly spaced, the middles of equal parts."""
+    count = min(most, len(occupied))
+    return np.asarray(occupied)[((np.arange(count) + 0.5) * len(occupied) / max(1, count)).astype(int)]
+
+
+def verdict(scores: Mapping[str, float], cards: Iterable[DomainCard]) -> dict:
+    """The `detect` object from the scores by domain: nulls where there are none.
+
+    unlike: the smallest score is above 1; ambiguous: that of the next other joint is less than CLEAR times it. `joint`
+    is the likeliest one, null where the image is unlike all of them.
+    """
+    if not scores:
+        return {"joint": None, "verdict": None, "in_distribution": None, "score": None, "scores": {}}
+    joint_of = {card.name: card.joint for card in cards}
+    best = min(scores, key=scores.__getitem__)
+    others = [score for name, score in scores.items() if joint_of[name] != joint_of[best]]
+    if scores[best] > 1:
+        found = "unlike"
+    else:
+        found = "ambiguous" if others and min(others) < CLEAR * scores[best] else "joint"
+    return {
+        "joint": None if found == "unlike" else joint_of[best],
+        "verdict": found,
+        "in_distribution": found != "unlike",
+        "score": round(scores[best], 4),
+        "scores": {name: round(score, 4) for name, score in sorted(scores.items(), key=lambda item: item[1])},
+    }
+
+
+def ranking(found: Mapping) -> str:
+    """"knee 0.52, ankle 0.55", the likeliest first."""
+    return ", ".join(f"{name} {score:.2f}" for name, score in found["scores"].items())
