@@ -79,7 +79,8 @@ def talus(p, k: dict) -> Body:
     bone = cut(bone, capsule(p, (-19, -3, -36), (20, 14, -31), 6), 3)                        # sinus tarsi
     bone = cut(bone, ellipsoid(p, (5, -8, -50 + k["facet"] * 0.3), (15, 22, 20), rotation(z=-35)), 3)
     head = length(p[0] + 9.5, p[1] - 25, p[2] + 20)
-    return Body(bone, articular=torch.maximum(torch.minimum(14 + p[2], 20 - p[1].abs()), torch.minimum(p[1] - 24, 18 - head)))
+    return Body(bone, articular=torch.maximum(torch.minimum(14 + p[2], 20 - p[1].abs()),
+                                              torch.minimum(p[1] - 24, 18 - head)))
 
 
 def calcaneus(p, k: dict) -> Body:
@@ -144,49 +145,56 @@ def build(parameters: dict) -> Joint:
              for n, (shape, low, high, center, cortex) in main.items()]
     for n, (at, half, _, _) in TARSALS.items():
         reach = max(half) + 3
-        bones.append(Bone(n, tarsal(n), f["foot"], tuple(c - reach for c in at), tuple(c + reach for c in at), "tarsal"))
+        bones.append(Bone(n, tarsal(n), f["foot"], tuple(c - reach for c in at), tuple(c + reach for c in at),
+                          "tarsal"))
     for n, (base, head, r) in METATARSALS.items():
         low, high = np.minimum(base, head) - 1.6 * r - 4, np.maximum(base, head) + 1.6 * r + 4
         bones.append(Bone(n, metatarsal(n, parameters["shaft"]), f["foot"], tuple(low), tuple(high), None, (0.7, 1.8)))
-    contacts = [("talus", "tibia", 0.6), ("talus", "fibula", 0.5), ("talus", "calcaneus", 0.5), ("tibia", "fibula", 0.2),
+    contacts = [("talus", "tibia", 0.6), ("talus", "fibula", 0.5), ("talus", "calcaneus", 0.5),
+                ("tibia", "fibula", 0.2),
                 ("talus", "navicular", 0.5), ("calcaneus", "cuboid", 0.45), ("cuboid", "metatarsal 4", 0.35),
                 ("cuboid", "metatarsal 5", 0.35), ("navicular", "medial cuneiform", 0.4),
                 ("navicular", "middle cuneiform", 0.4), ("navicular", "lateral cuneiform", 0.4),
                 ("medial cuneiform", "metatarsal 1", 0.4), ("middle cuneiform", "metatarsal 2", 0.35),
                 ("lateral cuneiform", "metatarsal 3", 0.35)]
-    return Joint("ankle", bones, contacts, soft(f, parameters), wrap=20.0)
+    return Joint("ankle", bones, contacts, soft(f, parameters), wrap=20.0, fat=0.5)
 
 
 def soft(f: dict[str, Frame], parameters: dict) -> list:
     w, ti, ta, ca, fo = Weaver(f, parameters), "tibia", "talus", "calcaneus", "foot"
     m, t, ligament = w.muscle, w.tendon, w.ligament
     thin = 3 / (0.5 + parameters["pose"]["effusion"])
-    w.fat((ti, 0, -20, 60, 10), (ti, 0, -27, 10, 11), (ca, 0, -30, -22, 10))                              # behind the joint
+    w.fat((ti, 0, -20, 60, 10), (ti, 0, -27, 10, 11), (ca, 0, -30, -22, 10))  # behind the joint
     w.fat((ca, 0, -36, -68, 12), (ca, 2, -10, -70, 8))                                                   # heel pad
     m((ti, 0, -38, 230, 26), (ti, 2, -34, 130, 17), (ti, 3, -32, 80, 9), (ti, 2, -33, 55, 4))            # soleus
-    m((ti, 10, -18, 230, 12), (ti, 10, -19, 110, 10), (ti, 4, -22, 50, 9), (ti, 0, -22, 22, 5))          # flexor hallucis
+    m((ti, 10, -18, 230, 12), (ti, 10, -19, 110, 10), (ti, 4, -22, 50, 9), (ti, 0, -22, 22, 5))  # flexor hallucis
     m((ti, -8, -18, 230, 10), (ti, -12, -16, 110, 8), (ti, -15, -16, 55, 4))                             # toe flexors
-    m((ti, 8, -12, 230, 9), (ti, 2, -14, 110, 7), (ti, -10, -15, 50, 3))                                 # tibialis posterior
+    m((ti, 8, -12, 230, 9), (ti, 2, -14, 110, 7), (ti, -10, -15, 50, 3))  # tibialis posterior
     m((ti, 34, -16, 230, 11), (ti, 32, -18, 110, 9), (ti, 28, -18, 50, 6), (ti, 27, -18, 18, 3))         # peroneals
-    m((ti, 14, 14, 230, 13), (ti, 6, 15, 120, 8), (ti, -4, 16, 60, 4))                                   # tibialis anterior
+    m((ti, 14, 14, 230, 13), (ti, 6, 15, 120, 8), (ti, -4, 16, 60, 4))  # tibialis anterior
     m((ti, 24, 10, 230, 10), (ti, 18, 13, 110, 8), (ti, 12, 15, 40, 5), (ti, 10, 17, 15, 3))             # extensors
-    m((ca, 18, 14, -28, 4), (fo, 20, 34, -22, 6), (fo, 14, 58, -16, 5), (fo, 8, 85, -22, 3))             # short extensors
-    m((ca, -14, -32, -58, 5), (ca, -22, 0, -54, 9), (fo, -30, 40, -46, 8), (fo, -34, 90, -52, 6))        # abductor hallucis
+    m((ca, 18, 14, -28, 4), (fo, 20, 34, -22, 6), (fo, 14, 58, -16, 5), (fo, 8, 85, -22, 3))  # short extensors
+    m((ca, -14, -32, -58, 5), (ca, -22, 0, -54, 9), (fo, -30, 40, -46, 8), (fo, -34, 90, -52, 6))  # abductor hallucis
     m((ca, 0, -32, -68, 6), (ca, 0, 0, -66, 10), (fo, 0, 45, -58, 11), (fo, 0, 95, -62, 8))              # flexor brevis
-    m((ca, 12, -32, -66, 5), (ca, 20, 0, -62, 8), (fo, 32, 45, -56, 7), (fo, 38, 95, -62, 5))            # abductor minimi
-    m((ca, -4, -10, -56, 6), (fo, -4, 30, -50, 8), (fo, -4, 60, -48, 6))                                 # quadratus plantae
+    m((ca, 12, -32, -66, 5), (ca, 20, 0, -62, 8), (fo, 32, 45, -56, 7), (fo, 38, 95, -62, 5))  # abductor minimi
+    m((ca, -4, -10, -56, 6), (fo, -4, 30, -50, 8), (fo, -4, 60, -48, 6))  # quadratus plantae
     m((fo, -14, 70, -46, 7), (fo, -16, 110, -58, 8))                                                     # short flexors
     m((fo, 6, 70, -44, 7), (fo, 10, 115, -56, 8))
-    t((ti, 2, -36, 110, 8), (ti, 2, -38, 40, 8), (ca, 1, -46, -18, 9), (ca, 1, -52, -38, 10), flat=(0, 1, 0), aspect=2.2)
-    t((ti, -6, 18, 80, 3), (ti, -8, 21, 10, 3.5), (fo, -20, 34, -6, 3), (fo, -30, 56, -22, 3))           # tibialis anterior
-    t((ti, 2, 19, 50, 2.2), (ti, 0, 21, 8, 2.4), (fo, -14, 50, -4, 2.2), (fo, -22, 100, -28, 2))         # extensor hallucis
+    t((ti, 2, -36, 110, 8), (ti, 2, -38, 40, 8), (ca, 1, -46, -18, 9), (ca, 1, -52, -38, 10), flat=(0, 1, 0),
+      aspect=2.2)
+    t((ti, -6, 18, 80, 3), (ti, -8, 21, 10, 3.5), (fo, -20, 34, -6, 3), (fo, -30, 56, -22, 3))  # tibialis anterior
+    t((ti, 2, 19, 50, 2.2), (ti, 0, 21, 8, 2.4), (fo, -14, 50, -4, 2.2), (fo, -22, 100, -28, 2))  # extensor hallucis
     t((ti, 10, 17, 30, 3), (ti, 9, 20, 5, 3), (fo, 4, 50, -6, 3), (fo, 6, 100, -32, 3))
-    t((ti, -13, -16, 60, 2.8), (ti, -20, -15, 4, 3), (ca, -24, 0, -28, 3), (fo, -27, 34, -30, 4))        # tibialis posterior
-    t((ti, -15, -17, 60, 2.2), (ti, -19, -20, 4, 2.4), (ca, -22, 0, -38, 2.4), (fo, -8, 50, -48, 2.4))   # flexor digitorum
-    t((ti, 0, -22, 26, 2.6), (ta, -6, -26, -20, 2.6), (ca, -14, -2, -42, 2.6), (fo, -20, 60, -46, 2.4))  # flexor hallucis
+    t((ti, -13, -16, 60, 2.8), (ti, -20, -15, 4, 3), (ca, -24, 0, -28, 3), (fo, -27, 34, -30, 4))  # tibialis posterior
+    # flexor digitorum
+    t((ti, -15, -17, 60, 2.2), (ti, -19, -20, 4, 2.4), (ca, -22, 0, -38, 2.4), (fo, -8, 50, -48, 2.4))
+    # flexor hallucis
+    t((ti, 0, -22, 26, 2.6), (ta, -6, -26, -20, 2.6), (ca, -14, -2, -42, 2.6), (fo, -20, 60, -46, 2.4))
     t((ti, 29, -18, 50, 2.8), (ti, 28, -20, -6, 3), (ca, 22, -4, -38, 2.8), (fo, 27, 44, -44, 2.6))      # peroneals
-    t((ti, 31, -19, 50, 2.4), (ti, 30, -22, -8, 2.6), (ca, 22, 0, -48, 2.6), (fo, 18, 34, -52, 2.4), (fo, -10, 66, -48, 2.2))
-    t((ca, -2, -38, -68, 8), (ca, -2, 0, -74, 8), (fo, -2, 50, -69, 9), (fo, -2, 100, -72, 10), flat=(0, 0, 1), aspect=4.0)
+    t((ti, 31, -19, 50, 2.4), (ti, 30, -22, -8, 2.6), (ca, 22, 0, -48, 2.6), (fo, 18, 34, -52, 2.4),
+      (fo, -10, 66, -48, 2.2))
+    t((ca, -2, -38, -68, 8), (ca, -2, 0, -74, 8), (fo, -2, 50, -69, 9), (fo, -2, 100, -72, 10), flat=(0, 0, 1),
+      aspect=4.0)
     ligament((ti, -22, 2, -12, 6), (ta, -19, 0, -26, 7), (ca, -16, 2, -33, 6), flat=(1, 0, 0), aspect=2.5)   # deltoid
     ligament((ti, 25, 0, -16, 2.2), (ta, 17, 12, -20, 2.5), flat=(1, 0, 0), aspect=1.5)
     ligament((ti, 25, -10, -22, 2.2), (ca, 17, -16, -40, 2.5))
@@ -196,7 +204,8 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
     ligament((ca, 6, 8, -29, 3), (ta, 4, 8, -27, 3))                                                     # interosseous
     w.fluid((ti, 0, 17, -1, 6), (ti, 2, 19, 4, 5), flat=(0, 1, 0), aspect=thin)
     w.fluid((ti, 0, -20, -3, 6), (ti, 2, -23, 4, 4), flat=(0, 1, 0), aspect=thin)
-    w.vessel((ti, -4, -24, 230, 2.4), (ti, -12, -20, 50, 2.2), (ti, -16, -24, 0, 2.2), (ca, -19, -6, -44, 2), (fo, -14, 50, -52, 1.8))
+    w.vessel((ti, -4, -24, 230, 2.4), (ti, -12, -20, 50, 2.2), (ti, -16, -24, 0, 2.2), (ca, -19, -6, -44, 2),
+             (fo, -14, 50, -52, 1.8))
     w.vessel((ti, -7, -25, 230, 2.6), (ti, -14, -23, 50, 2.4), (ti, -17, -27, 0, 2.4), (ca, -20, -9, -46, 2))
     w.vessel((ti, 10, 6, 230, 2), (ti, 4, 16, 30, 1.8), (fo, -6, 50, -3, 1.6), (fo, -14, 90, -22, 1.4))
     w.vessel((ti, -28, 4, 230, 2.4), (ti, -28, 10, 40, 2.2), (ti, -26, 14, -4, 2), (fo, -26, 60, -8, 1.8))

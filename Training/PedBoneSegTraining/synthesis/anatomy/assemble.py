@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import growth, soft_tissue
+from . import growth
 from .model import OTHER_BONE, Anatomy, Bone, Joint
 from .shapes import length, rotation, step
 from .soft_tissue import empty, lump_distance, lumps, muscles, outline, strand_box, strand_distance, wandering_vessels
@@ -88,7 +88,8 @@ def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) 
             share = partners.get(frozenset((bone.name, other.bone.name)))
             gap = 1.5 if share is None else 2 * share * parameters["cartilage_mm"] + parameters["film_mm"]
             _keep_clear(body.surface, box, other, max(gap, 1.7 * space.spacing))
-        ossified, plate = growth.ossify(body, bone.center, parameters["bone_age"], size, parameters["plate_mm"])
+        ossified, plate = growth.ossify(body, bone.center, parameters["bone_age"], size, parameters["plate_mm"],
+                                        2 * space.spacing)
         inward = torch.stack([-e.height for e in body.ends]).amin(0) if body.ends else torch.zeros_like(ossified)
         ends, middle = (c * size * parameters["cortex"] for c in bone.cortex)
         wall = ends + (middle - ends) * step(inward, 12 * size, 75 * size) if body.ends else ends
@@ -136,10 +137,10 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     if joint.torso is not None:
         fascia = torch.minimum(fascia, joint.torso(p[2])[0])
     fascia = _blurred(fascia)
-    fat = soft["fat_mm"] * (1 + 0.35 * space.noise(seed + 2, 70.0, 2)[0]) + 1.5
-    steep = _steepness(fascia, 4 * space.spacing)
-    fascia = finer(fascia, 4)
-    skin = fascia - finer(fat, 4)
+    fat = joint.fat * soft["fat_mm"] * (1 + 0.35 * space.noise(seed + 2, 70.0, 2)[0]) + 1.5
+    skin = finer(fascia - fat, 4)
+    thick = finer(soft["skin_mm"] * _steepness(fascia - fat, 4 * space.spacing), 4)
+    steep, fascia = finer(_steepness(fascia, 4 * space.spacing), 4), finer(fascia, 4)
     flesh, group = muscles(space, half, strands, septum)
     tissue = torch.full(space.size, int(T.FAT), dtype=torch.uint8, device=space.device)
 
@@ -152,7 +153,7 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     if soft["streaks"] > 0.05:
         bundles = space.noise(seed + 5, (4.0, 4.0, 30.0), 0)[0].abs() + 0.8 * space.noise(seed + 6, 30.0, 0)[0].abs()
         tissue[inside & (bundles < 0.16 * soft["streaks"])] = T.INTERMUSCULAR
-    tissue[(fascia.abs() < 0.5 * finer(steep, 4)) & ~inside] = T.FASCIA
+    tissue[(fascia.abs() < 0.5 * steep) & ~inside] = T.FASCIA
     if joint.torso is not None:
         wall, lung, organ = (finer(d) for d in joint.torso(half))
         tissue[(wall < -5) & (wall > -16) & (organ > 0)] = T.MUSCLE
@@ -163,7 +164,8 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
         box = space.box(center - 1.4 * radii, center + 1.4 * radii, 1)
         if empty(box):
             continue
-        d = finer(lump_distance(half[(slice(None), *box)], center, radii, space.noise(seed + 7, 15.0, 1)[0][box], rough))
+        d = finer(lump_distance(half[(slice(None), *box)], center, radii, space.noise(seed + 7, 15.0, 1)[0][box],
+                                rough))
         fine = fine_box(box)
         d = torch.maximum(d, skin[fine] + 2)
         tissue[fine] = torch.where(d < 0, int(inner), tissue[fine])
@@ -173,7 +175,7 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     ropes = [s for s in strands if s.tissue in order] + wandering_vessels(space, parameters)
     for strand in sorted(ropes, key=lambda s: order.index(s.tissue)):
         _paint_strand(strand, space, half, tissue)
-    tissue[skin > -soft["skin_mm"]] = T.SKIN
+    tissue[skin > -thick] = T.SKIN
     tissue[skin > 0] = T.AIR
     return tissue, group.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2), skin
 

@@ -8,7 +8,7 @@ import torch
 
 from .draw import Draw
 from .model import Body, Bone, End, Frame, Joint
-from .shapes import ball, brick, capsule, cut, disc, ellipsoid, length, rotation, tube, union
+from .shapes import ball, brick, capsule, cut, disc, ellipsoid, rotation, tube, union
 from .strands import Weaver
 
 BONES = ("humerus", "ulna", "radius")
@@ -21,7 +21,8 @@ LENGTH = 230.0
 
 
 def draw(d: Draw) -> dict:
-    return {"flexion": round(abs(d.normal(12, 14)) if d.chance(0.7) else d.uniform(40, 90), 3), "carrying": d.normal(10, 3),
+    return {"flexion": round(abs(d.normal(12, 14)) if d.chance(0.7) else d.uniform(40, 90), 3),
+            "carrying": d.normal(10, 3),
             "trochlea": d.normal(11, 0.7), "olecranon": d.normal(1, 0.07),
             "effusion": round(max(d.normal(0.3, 0.4), 0.05), 3)}
 
@@ -46,7 +47,8 @@ def humerus(p, k: dict) -> Body:
 
 def ulna(p, k: dict) -> Body:
     thin, tall = k["shaft"], k["olecranon"]
-    bone = union(capsule(p, (-9, -14, 9 * tall), (-9, -13, -14), 8.5, 9.5), brick(p, (-9, -12, 6 * tall), (11, 8, 10), 5), 6)
+    bone = union(capsule(p, (-9, -14, 9 * tall), (-9, -13, -14), 8.5, 9.5),
+                 brick(p, (-9, -12, 6 * tall), (11, 8, 10), 5), 6)
     bone = union(bone, capsule(p, (-9, -8, -19), (-9, 9, -14), 9, 6), 6)
     bone = union(bone, capsule(p, (-9, -12, -14), (-6, -10, -60), 10, 7.5 * thin), 7)
     bone = union(bone, capsule(p, (-6, -10, -60), (-4, -6, -LENGTH), 7.5 * thin, 6.5 * thin), 5)
@@ -78,11 +80,12 @@ def frames(parameters: dict) -> dict[str, Frame]:
 
 def build(parameters: dict) -> Joint:
     f, knobs = frames(parameters), parameters["pose"] | {"shaft": parameters["shaft"]}
-    bones = [Bone("humerus", lambda p: humerus(p, knobs), f["humerus"], (-40, -18, -16), (34, 20, LENGTH), None, (0.7, 3.5)),
+    bones = [Bone("humerus", lambda p: humerus(p, knobs), f["humerus"], (-40, -18, -16), (34, 20, LENGTH), None,
+                  (0.7, 3.5)),
              Bone("ulna", lambda p: ulna(p, knobs), f["ulna"], (-24, -26, -LENGTH), (8, 18, 22), None, (0.8, 2.8)),
              Bone("radius", lambda p: radius(p, knobs), f["radius"], (0, -10, -LENGTH), (28, 18, -8), None, (0.7, 2.4))]
     contacts = [("humerus", "ulna", 0.5), ("humerus", "radius", 0.5), ("ulna", "radius", 0.35)]
-    return Joint("elbow", bones, contacts, soft(f, parameters), wrap=20.0)
+    return Joint("elbow", bones, contacts, soft(f, parameters), wrap=20.0, fat=0.7)
 
 
 def soft(f: dict[str, Frame], parameters: dict) -> list:
@@ -91,7 +94,7 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
     m((hu, 0, 24, 220, 15), (hu, 0, 24, 80, 13), (hu, 2, 22, 30, 7), (ra, 6, 8, -30, 3))                 # biceps
     m((hu, 2, 12, 120, 12), (hu, -2, 14, 50, 13), (hu, -6, 19, 10, 8), (ul, -9, 6, -22, 4))              # brachialis
     m((hu, 0, -22, 220, 20), (hu, 0, -20, 80, 16), (hu, -4, -20, 35, 8), (ul, -9, -22, 10, 4))           # triceps
-    m((hu, 24, 2, 60, 6), (hu, 26, 8, 20, 9), (ra, 26, 14, -40, 11), (ra, 22, 10, -150, 9))              # brachioradialis
+    m((hu, 24, 2, 60, 6), (hu, 26, 8, 20, 9), (ra, 26, 14, -40, 11), (ra, 22, 10, -150, 9))  # brachioradialis
     m((hu, 26, -4, 12, 5), (ra, 28, -2, -40, 10), (ra, 24, -6, -150, 10))                                # extensors
     m((hu, 24, -6, 6, 4), (ra, 14, -14, -50, 10), (ra, 10, -14, -150, 10))
     m((hu, -30, 0, 8, 5), (ul, -20, 14, -30, 10), (ul, -4, 18, -150, 11))                                # flexors

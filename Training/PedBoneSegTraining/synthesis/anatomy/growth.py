@@ -25,14 +25,16 @@ class Center:
 
 CENTERS = {
     "femur.distal": Center(-0.5, 13, 16, 9), "tibia.proximal": Center(-0.2, 13, 16, 9),
-    "tibia.tubercle": Center(9, 13, 16, 6), "fibula.proximal": Center(3.5, 13, 16, 9), "patella": Center(3, 11, 99, 13),
-    "tibia.distal": Center(0.5, 11, 15.5, 6), "fibula.distal": Center(1, 12, 16, 5), "talus": Center(-1, 11, 99, 7),
-    "calcaneus": Center(-1, 11, 99, 7.5), "calcaneus.apophysis": Center(7, 12, 15, 6),
-    "tarsal": Center(1, 11, 99, 7), "metatarsal.base": Center(0, 6, 99, 3), "fifth.apophysis": Center(10, 13, 15, 3),
+    "tibia.tubercle": Center(9, 13, 16, 6), "fibula.proximal": Center(3.5, 13, 16, 9), "patella": Center(3, 11, 99, 9),
+    "tibia.distal": Center(0.5, 11, 15.5, 6), "fibula.distal": Center(1, 12, 16, 5), "talus": Center(-1, 11, 99, 5),
+    "calcaneus": Center(-1, 11, 99, 5), "calcaneus.apophysis": Center(7, 12, 15, 6),
+    "tarsal": Center(1, 11, 99, 6), "metatarsal.base": Center(0, 6, 99, 3), "fifth.apophysis": Center(10, 13, 15, 3),
     "humerus.proximal": Center(0.2, 12, 18, 14), "scapula": Center(-3, 12, 99, 4), "coracoid": Center(1, 13, 16, 8),
     "acromion": Center(13, 16, 18.5, 5), "clavicle": Center(-2, 10, 99, 2), "rib": Center(-3, 5, 99, 1),
-    "femur.head": Center(0.4, 11, 16.5, 12), "femur.trochanter": Center(4, 13, 16.5, 12), "pelvis": Center(-2, 12, 14.5, 2),
-    "humerus.distal": Center(1, 10, 14.5, 9), "humerus.medial": Center(5.5, 11, 16, 6), "ulna.olecranon": Center(9, 13, 15, 7),
+    "femur.head": Center(0.4, 11, 16.5, 12), "femur.trochanter": Center(4, 13, 16.5, 12),
+    "pelvis": Center(-2, 12, 14.5, 2),
+    "humerus.distal": Center(1, 10, 14.5, 9), "humerus.medial": Center(5.5, 11, 16, 6),
+    "ulna.olecranon": Center(9, 13, 15, 7),
     "radius.head": Center(5, 11, 15, 6),
 }
 
@@ -68,24 +70,38 @@ def is_open(center: str, bone_age: float) -> bool:
     return bone_age < CENTERS[center].fuses
 
 
-def ossify(body: Body, center: str | None, bone_age: float, size: float, thickness: float):
+def ossify(body: Body, center: str | None, bone_age: float, size: float, thickness: float, voxel: float):
     """→ (signed distance of the ossified bone, distance to the nearest open plate's faces or None), mm.
 
-    `body` is in millimetres of the child. An end whose center has not appeared is cut off at its plate; one that has is
-    its own shape less the rim, which begins softly at the plate, as the bevelled epiphyses of children do.
+    `body` is in millimetres of the child, sampled every `voxel` mm. An end whose center has not appeared is cut off at
+    its plate; one that has is its own shape less the rim, which begins softly at the plate, as the bevelled epiphyses
+    of children do.
     """
     bone, plate = body.surface, None
     if center is not None:
         left = rim(center, bone_age, size)
-        bone = bone + (100.0 if left is None else left)
+        bone = torch.full_like(bone, 100.0) if left is None else _nucleus(bone, left, voxel)
     for end in body.ends:
         left, h = rim(end.center, bone_age, size), end.height
         if left is None:
             bone = torch.maximum(bone, h + thickness / 2)
             continue
-        if left > 0:
-            bone = bone + left * step(h, -thickness / 2, thickness / 2 + 0.6 * left)
+        if left > 0.1:
+            share = step(h, -thickness / 2, thickness / 2 + 0.5 * left)
+            bone = torch.lerp(bone, _nucleus(body.surface, left, voxel), share)
         if is_open(end.center, bone_age):
             faces = h.abs() - thickness / 2
             plate = faces if plate is None else torch.minimum(plate, faces)
     return bone, plate
+
+
+def _nucleus(surface: torch.Tensor, left: float, voxel: float) -> torch.Tensor:
+    """The ossified middle of a cartilage model: further inside by `left` mm and rounder than it."""
+    if left < 0.1:
+        return surface
+    reach = max(round(left / voxel), 1)
+    rounded = surface[None, None]
+    for _ in range(2):
+        padded = torch.nn.functional.pad(rounded, (reach,) * 6, mode="replicate")
+        rounded = torch.nn.functional.avg_pool3d(padded, 2 * reach + 1, 1)
+    return torch.maximum(rounded[0, 0] + 0.8 * left, surface + 0.5 * left)

@@ -27,7 +27,8 @@ def draw(d: Draw) -> dict:
         "flexion": round(abs(d.normal(8, 9)) if d.chance(0.85) else d.uniform(20, 50), 3),
         "varus": d.normal(0, 2.5), "twist": d.normal(0, 4), "tilt": d.normal(0, 4), "patella_height": d.normal(0, 4),
         "patella_shift": d.normal(1, 1.5), "notch": d.normal(1, 0.12), "groove": d.normal(6, 1.3),
-        "valgus": d.normal(6.5, 2), "slope": d.normal(7, 2.5), "tubercle": d.normal(1, 0.2), "plate_wave": d.normal(3, 1),
+        "valgus": d.normal(6.5, 2), "slope": d.normal(7, 2.5), "tubercle": d.normal(1, 0.2),
+        "plate_wave": d.normal(3, 1),
         "effusion": round(max(d.normal(0.3, 0.5), 0.05), 3), "cyst": d.chance(0.1),
     }
 
@@ -76,7 +77,8 @@ def tibia(p: Points, k: dict) -> Body:
     bone = union(bone, union(capsule(p, (-5, -3, -6), (-4.5, -2, 2), 6, 2.2),
                              capsule(p, (6, -3, -6), (5.5, -3, 1), 6, 2.2), 2), 5)     # eminence
     above = z + 17 - 1.5 * (x / 10).cos() * step(-y, -15, 0)
-    tongue = torch.minimum(torch.minimum(y - 14.5 + 0.15 * (z + 17), z + 46), 11 - (x - 3).abs())   # tubercle's apophysis
+    # tubercle's apophysis
+    tongue = torch.minimum(torch.minimum(y - 14.5 + 0.15 * (z + 17), z + 46), 11 - (x - 3).abs())
     articular = (1 - (((x.abs() - 20) / 17.5) ** 2 + ((y + 2) / 22) ** 2).sqrt()) * 18
     return Body(bone, [End("tibia.proximal", torch.maximum(above, tongue))], torch.minimum(articular, z + 9))
 
@@ -143,20 +145,21 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
     m((fe, 12, 54, 200, 18), (fe, 6, 46, 120, 10), (fe, 3, 46, 80, 5))                                  # rectus femoris
     m((fe, 30, -36, 190, 20), (fe, 34, -34, 90, 15), (fe, 40, -30, 30, 8), (ti, 36, -20, -10, 3))       # biceps
     m((fe, 24, -14, 170, 10), (fe, 30, -20, 80, 10), (fe, 38, -24, 20, 4))                              # its short head
-    m((fe, -18, -44, 190, 18), (fe, -24, -40, 80, 16), (fe, -27, -32, 20, 9), (ti, -28, -24, -8, 4))    # semimembranosus
+    m((fe, -18, -44, 190, 18), (fe, -24, -40, 80, 16), (fe, -27, -32, 20, 9), (ti, -28, -24, -8, 4))  # semimembranosus
     m((fe, 0, -58, 190, 16), (fe, -18, -56, 100, 9), (fe, -24, -52, 70, 4))                             # semitendinosus
     m((fe, -50, -4, 190, 13), (fe, -48, -20, 70, 11), (fe, -43, -24, 10, 7), (ti, -30, 4, -50, 3))      # sartorius
     m((fe, -44, -34, 190, 10), (fe, -44, -36, 80, 6), (fe, -41, -36, 40, 3))                            # gracilis
-    m((fe, -26, -10, 190, 18), (fe, -30, -6, 110, 8), (fe, -35, -8, 60, 3))                             # adductor magnus
+    m((fe, -26, -10, 190, 18), (fe, -30, -6, 110, 8), (fe, -35, -8, 60, 3))  # adductor magnus
     m((fe, -19, -26, 34, 6), (ti, -20, -40, 0, 13), (ti, -22, -50, -60, 19), (ti, -20, -50, -150, 21))  # gastrocnemius
     m((fe, 20, -26, 32, 6), (ti, 21, -40, 0, 12), (ti, 21, -48, -60, 17), (ti, 20, -46, -150, 19))
     m((ti, 30, -6, 6, 3), (ti, 6, -26, -16, 6), (ti, -12, -22, -50, 8), (ti, -10, -15, -90, 4))         # popliteus
     m((ti, 30, -27, -26, 6), (ti, 10, -32, -80, 15), (ti, 2, -36, -160, 22))                            # soleus
-    m((ti, 22, 2, -22, 4), (ti, 21, 9, -60, 12), (ti, 18, 8, -160, 15))                                 # tibialis anterior
+    m((ti, 22, 2, -22, 4), (ti, 21, 9, -60, 12), (ti, 18, 8, -160, 15))  # tibialis anterior
     m((ti, 31, -2, -26, 4), (ti, 30, 3, -90, 9), (ti, 29, 3, -160, 10))                                 # toe extensors
     m((ti, 42, -12, -26, 5), (ti, 41, -12, -90, 10), (ti, 39, -12, -160, 11))                           # peroneals
-    m((ti, 12, -16, -50, 6), (ti, 14, -16, -160, 11))                                                   # tibialis posterior
+    m((ti, 12, -16, -50, 6), (ti, 14, -16, -160, 11))  # tibialis posterior
     m((ti, -13, -20, -90, 6), (ti, -12, -22, -160, 10))                                                 # toe flexors
+    w.fat((fe, 0, -34, 90, 12), (fe, 1, -42, 40, 15), (ti, 0, -40, 0, 14), (ti, 0, -40, -30, 8))  # popliteal fossa
     t = w.tendon
     t((fe, -24, -52, 80, 3), (fe, -37, -46, 30, 2.5), (ti, -37, -24, -20, 2.5), (ti, -22, 10, -56, 2))
     t((fe, -42, -36, 50, 2.5), (fe, -41, -36, 20, 2.3), (ti, -38, -20, -22, 2.3), (ti, -23, 9, -50, 2))
@@ -173,13 +176,17 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
     for side in (-1, 1):                                                                                # menisci
         angles = np.radians(np.linspace(-135, 135, 11))
         w.strand(T.MENISCUS, [(ti, side * (19 + 15.5 * np.cos(a)), -2 + 18 * np.sin(a), 1.0, 6) for a in angles])
-    w.fluid((fe, 3, 36, 68, 7), (fe, 3, 36, 45, 12), (fe, 2, 34, 34, 12), flat=(0, 1, 0), aspect=5.0 / (0.6 + 2 * pose["effusion"]))
+    w.fluid((fe, 3, 36, 68, 7), (fe, 3, 36, 45, 12), (fe, 2, 34, 34, 12), flat=(0, 1, 0),
+            aspect=5.0 / (0.6 + 2 * pose["effusion"]))
     if pose["cyst"]:
         w.fluid((fe, -24, -42, 12, 5), (ti, -26, -52, -8, 9), (ti, -25, -56, -30, 6))
-    w.vessel((fe, -12, -26, 190, 3.6), (fe, -2, -36, 60, 3.6), (ti, 2, -36, 0, 3.4), (ti, 4, -30, -50, 3), (ti, 8, -26, -160, 2))
-    w.vessel((fe, -9, -33, 190, 4.6), (fe, 3, -43, 60, 4.6), (ti, 5, -43, 0, 4.2), (ti, 6, -35, -50, 3), (ti, 10, -30, -160, 2))
+    w.vessel((fe, -12, -26, 190, 3.6), (fe, -2, -36, 60, 3.6), (ti, 2, -36, 0, 3.4), (ti, 4, -30, -50, 3),
+             (ti, 8, -26, -160, 2))
+    w.vessel((fe, -9, -33, 190, 4.6), (fe, 3, -43, 60, 4.6), (ti, 5, -43, 0, 4.2), (ti, 6, -35, -50, 3),
+             (ti, 10, -30, -160, 2))
     w.vessel((fe, -58, -20, 190, 2.6), (fe, -52, -34, 40, 2.4), (ti, -46, -22, -40, 2.2), (ti, -40, -4, -160, 2))
-    w.nerve((fe, 6, -44, 190, 4.5), (fe, 6, -50, 60, 3.2), (ti, 4, -49, 0, 3), (ti, 4, -40, -60, 2.6), (ti, 4, -30, -160, 2))
+    w.nerve((fe, 6, -44, 190, 4.5), (fe, 6, -50, 60, 3.2), (ti, 4, -49, 0, 3), (ti, 4, -40, -60, 2.6),
+            (ti, 4, -30, -160, 2))
     w.nerve((fe, 12, -46, 130, 3), (fe, 28, -42, 50, 2.5), (ti, 40, -27, -14, 2.3), (ti, 42, -14, -36, 2))
     return w.strands
 

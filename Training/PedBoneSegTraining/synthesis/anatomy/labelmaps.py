@@ -30,7 +30,8 @@ def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str
     array, spacing = array[tuple(slice(None, None, e) for e in every)], spacing * every
     if side == "right":
         array = array[::-1]
-    masks = {bone: _largest(array == value) for bone, value in labels.items() if bone in module.BONES + module.NEIGHBORS}
+    wanted = module.BONES + module.NEIGHBORS
+    masks = {bone: _largest(array == value) for bone, value in labels.items() if bone in wanted}
     for bone, mask in masks.items():
         if not mask.any():
             raise BadInput(f"{path}: no voxel of {bone} (label {labels[bone]})", "name the file's own label values")
@@ -44,7 +45,8 @@ def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str
         low, high = _extent(masks[anchor][:, :, :top], spacing)
     scale, shift = fit(low, high, joint)
     frames = neutral_frames(joint)
-    return {bone: _field(mask, spacing, scale, shift, frames[bone], shaft_end(joint, bone)) for bone, mask in masks.items()}
+    return {bone: _field(mask, spacing, scale, shift, frames[bone], shaft_end(joint, bone)) for bone,
+            mask in masks.items()}
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -66,7 +68,8 @@ def _field(mask, spacing, scale: float, shift: np.ndarray, frame, cut: tuple[boo
         (first if cut[0] else last)[2] = -np.ceil(4 / spacing[2])
     view = tuple(slice(max(a - f, 0), min(b + t + 1, n))
                  for a, b, f, t, n in zip(low, high, first, last, mask.shape, strict=True))
-    source = Field.from_mask(mask[view], shift + scale * np.array([s.start for s in view]) * spacing, scale * spacing, cut,
+    source = Field.from_mask(mask[view], shift + scale * np.array([s.start for s in view]) * spacing, scale * spacing,
+                             cut,
                              smooth_mm=1.0)
     box = np.array([frame.local(source.origin + (np.array(c) * (source.high - source.origin)))
                     for c in np.ndindex(2, 2, 2)])

@@ -29,7 +29,8 @@ def load(folder: Path, joint: str) -> dict[str, Field]:
         raise BadInput(f"{folder / 'poses.json'}: no joint {joint}", "name one of " + ", ".join(joints_in(folder)))
     unit = 1000.0 if poses.get("units", "meters") == "meters" else 1.0
     read = {bone: _read(folder / pose["mesh"]) for bone, pose in poses[joint].items()}
-    points = {bone: unit * (p + np.asarray(poses[joint][bone]["offset"]))[:, (2, 0, 1)] for bone, (p, _) in read.items()}
+    points = {bone: unit * (p + np.asarray(poses[joint][bone]["offset"]))[:, (2, 0, 1)] for bone,
+              (p, _) in read.items()}
     box = _anchor_box(points[JOINTS[joint].ANCHOR[0]], joint)
     _, shift = fit(*box, joint, scale=1.0)
     frames = neutral_frames(joint)
@@ -109,7 +110,7 @@ def _field(points: np.ndarray, cells: np.ndarray, frame, bone: str) -> Field:
 
 
 def winding(points: np.ndarray, cells: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Voxels inside a mesh, by the majority of three scan directions: a gap in the mesh misleads one of them at most."""
+    """Voxels inside a mesh, by the majority of three scan directions: a gap in the mesh misleads one at most."""
     votes = np.zeros(size, np.int8)
     for axis in range(3):
         order = (*(i for i in range(3) if i != axis), axis)

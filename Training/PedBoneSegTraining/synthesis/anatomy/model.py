@@ -64,7 +64,7 @@ class Body:
 
     surface: torch.Tensor                           # signed distance
     ends: list[End] = field(default_factory=list)
-    articular: torch.Tensor | None = None           # above 0 where cartilage may cover the surface; None: where it faces a partner
+    articular: torch.Tensor | None = None    # above 0 where cartilage may cover it; None: where it faces another
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,12 @@ class Strand:
 
 @dataclass
 class Joint:
-    """All of one exam: bones in order of precedence (the earlier keeps its shape where two would touch), soft tissue."""
+    """All of one exam: bones in order of precedence (where two would touch the earlier keeps its own), soft tissue."""
 
     name: str
     bones: list[Bone]
     contacts: list[tuple[str, str, float]]   # bones that face each other; their cartilage as a part of the knee's
     strands: list[Strand]
     wrap: float = 22.0                  # how far the skin bridges between muscles, adult mm
+    fat: float = 1.0                    # subcutaneous fat as a part of the thigh's
     torso: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None   # points → distances: wall, lung, organs

@@ -68,7 +68,7 @@ def average_parameters(joint: str) -> dict:
 
 
 def modelled_extent(joint: str, bone_name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Bounding box, joint millimetres, of a bone of the model; without a name of the anchor, between its two heights."""
+    """Bounding box, joint millimetres, of a bone of the model; without a name of the anchor, between its heights."""
     bottom, top = -np.inf, np.inf
     if bone_name is None:
         bone_name, bottom, top = JOINTS[joint].ANCHOR
@@ -84,7 +84,8 @@ def modelled_extent(joint: str, bone_name: str | None = None) -> tuple[np.ndarra
 def fit(low: np.ndarray, high: np.ndarray, joint: str, scale: float | None = None) -> tuple[float, np.ndarray]:
     """Scale and shift that bring an anchor's box onto the model's: joint = scale · (given) + shift.
 
-    The width decides the scale where none is given. Across, the middles meet; up and down, the end that the joint faces.
+    The width decides the scale where none is given. Across, the middles meet; along z, the end that
+    the joint faces.
     """
     to_low, to_high = modelled_extent(joint)
     scale = scale or float((to_high - to_low)[0] / (high - low)[0])

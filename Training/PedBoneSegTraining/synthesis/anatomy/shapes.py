@@ -89,8 +89,7 @@ def profile(where: torch.Tensor, knots: Sequence[float], values: Sequence[float]
 def tube(p: Points, knots, x, y, a, b, bottom: float, top: float, power: float = 2.0) -> torch.Tensor:
     """A shaft along z: at the heights `knots` its section is centred at (x, y) with half axes (a, b).
 
-    The section is an ellipse for power 2, squarer above. The profiles are read on the z axis alone and looked up once
-    per height, so z must be one value per height or nearly so; any warp of z is felt through interpolation.
+    The section is an ellipse for power 2, squarer above; between the knots its curves are smooth.
     """
     cx, cy, ra, rb = (profile(p[2], knots, v) for v in (x, y, a, b))
     u, v = (p[0] - cx), (p[1] - cy)

@@ -25,8 +25,10 @@ LENGTH = 250.0
 def draw(d: Draw) -> dict:
     return {
         "rotation": d.normal(0, 22), "abduction": round(abs(d.normal(8, 9)), 3), "forward": d.normal(0, 8),
-        "scapula": [d.normal(0, 5), d.normal(0, 5), d.normal(34, 5)], "glenoid": d.normal(0, 3), "blade": d.normal(3.2, 0.4),
-        "curve": d.normal(9, 2.5), "acromion": d.normal(0, 5), "coracoid": d.normal(1, 0.06), "tubercle": d.normal(1, 0.06),
+        "scapula": [d.normal(0, 5), d.normal(0, 5), d.normal(34, 5)],
+        "glenoid": d.normal(0, 3), "blade": d.normal(3.2, 0.4),
+        "curve": d.normal(9, 2.5), "acromion": d.normal(0, 5),
+        "coracoid": d.normal(1, 0.06), "tubercle": d.normal(1, 0.06),
         "chest": d.normal(0, 6), "tent": d.normal(0.45, 0.1), "effusion": round(max(d.normal(0.3, 0.4), 0.05), 3),
     }
 
@@ -43,7 +45,7 @@ def humerus(p, k: dict) -> Body:
     bone = union(bone, ellipsoid(p, (15 * thin, 3, -105), (6, 6, 24)), 8)                    # deltoid tuberosity
     off = length(p[0] - 4, p[1] + 3)
     height = (p[2] + 8 + k["tent"] * off - 1.5 * (p[1] / 6).cos()) / (1 + k["tent"] ** 2) ** 0.5
-    away = torch.minimum(-(p[0] * 0.72 + p[1] * 0.3 - p[2] * 0.62) + 6, p[2] + 24)           # the head, not the tubercles
+    away = torch.minimum(-(p[0] * 0.72 + p[1] * 0.3 - p[2] * 0.62) + 6, p[2] + 24)  # the head, not the tubercles
     return Body(bone, [End("humerus.proximal", height)], away)
 
 
@@ -54,7 +56,8 @@ def scapula(p, k: dict) -> Body:
     q = (x, y + bend * 0.8, z)                                                               # hollow in front
     t = k["blade"]
     bone = sheet(q, (((-40, 0, 10), (-40, 0, -18), (-118, -3, 4)), ((-40, 0, 10), (-102, 0, 38), (-118, -3, 4)),
-                     ((-40, 0, -18), (-96, -1, -108), (-118, -3, 4)), ((-96, -1, -108), (-119, -3, -45), (-118, -3, 4))),
+                     ((-40, 0, -18), (-96, -1, -108), (-118, -3, 4)),
+                     ((-96, -1, -108), (-119, -3, -45), (-118, -3, 4))),
                  (t, t, t, t))
     for a, b, ra, rb in (((-42, 0, -16), (-94, -1, -104), 6.5, 5.0), ((-94, -1, -106), (-118, -3, -48), 4.0, 2.2),
                          ((-118, -3, -48), (-118, -3, 4), 2.2, 2.6), ((-118, -3, 4), (-102, 0, 37), 2.4, 2.2),
@@ -77,7 +80,8 @@ def scapula(p, k: dict) -> Body:
     roof = brick(p, (5, -26, 35 + 0.1 * tip), (13.5, 21, 4.8), 4.6, rotation(x=6 + 0.5 * tip, y=8, z=-28))
     bone = union(bone, roof, 7)
     c = k["coracoid"]
-    hook = union(capsule(p, (-38, 3, 12), (-35, 15, 27), 9, 7.5), capsule(p, (-35, 15, 27), (-22, 31 * c, 22), 7.5, 6.5), 5)
+    hook = union(capsule(p, (-38, 3, 12), (-35, 15, 27), 9, 7.5),
+                 capsule(p, (-35, 15, 27), (-22, 31 * c, 22), 7.5, 6.5), 5)
     hook = union(hook, capsule(p, (-22, 31 * c, 22), (-12, 36 * c, 13), 6.5, 5), 3)
     bone = union(bone, hook, 5)
     coracoid = (p[1] - 10 + (p[2] - 22) * 0.5) / 1.12
@@ -120,7 +124,8 @@ def frames(parameters: dict) -> dict[str, Frame]:
         return Frame(turn, np.zeros(3), size * np.asarray(proportions[bone]))
 
     arm = rotation(x=pose["forward"]) @ rotation(y=-pose["abduction"]) @ rotation(z=pose["rotation"])
-    blade = rotation(z=pose["scapula"][2]) @ rotation(x=pose["scapula"][0], y=pose["scapula"][1] - 0.3 * pose["abduction"])
+    blade = rotation(z=pose["scapula"][2]) @ rotation(x=pose["scapula"][0],
+                                                      y=pose["scapula"][1] - 0.3 * pose["abduction"])
     return {"humerus": frame("humerus", arm), "scapula": frame("scapula", blade),
             "clavicle": frame("clavicle", np.eye(3)), "ribs": frame("ribs", np.eye(3))}
 
@@ -128,9 +133,12 @@ def frames(parameters: dict) -> dict[str, Frame]:
 def build(parameters: dict) -> Joint:
     f, knobs = frames(parameters), parameters["pose"] | {"shaft": parameters["shaft"]}
     far = 400.0
-    bones = [Bone("humerus", lambda p: humerus(p, knobs), f["humerus"], (-28, -28, -LENGTH), (32, 30, 28), None, (0.8, 4.0)),
-             Bone("scapula", lambda p: scapula(p, knobs), f["scapula"], (-130, -56, -116), (26, 48, 48), None, (0.9, 0.9)),
-             Bone("clavicle", lambda p: clavicle(p, knobs), f["clavicle"], (-166, -20, 14), (8, 58, 56), "clavicle", (1.2, 1.6)),
+    bones = [Bone("humerus", lambda p: humerus(p, knobs), f["humerus"], (-28, -28, -LENGTH), (32, 30, 28), None,
+                  (0.8, 4.0)),
+             Bone("scapula", lambda p: scapula(p, knobs), f["scapula"], (-130, -56, -116), (26, 48, 48), None,
+                  (0.9, 0.9)),
+             Bone("clavicle", lambda p: clavicle(p, knobs), f["clavicle"], (-166, -20, 14), (8, 58, 56), "clavicle",
+                  (1.2, 1.6)),
              Bone("ribs", lambda p: ribs(p, knobs), f["ribs"], (-far, -far, -far), (0, far, 30), "rib", (0.8, 0.8))]
     size = parameters["size"]
 
@@ -149,7 +157,7 @@ def build(parameters: dict) -> Joint:
 def soft(f: dict[str, Frame], parameters: dict) -> list:
     w, hu, sc, cl, ch = Weaver(f, parameters), "humerus", "scapula", "clavicle", "ribs"
     m, t = w.muscle, w.tendon
-    w.fat((ch, -140, 0, 30, 40), (ch, -90, -8, 26, 32), (ch, -45, -6, 26, 20))                            # above the clavicle
+    w.fat((ch, -140, 0, 30, 40), (ch, -90, -8, 26, 32), (ch, -45, -6, 26, 20))  # above the clavicle
     w.fat((ch, -90, 22, -10, 28), (ch, -62, 12, -10, 24), (ch, -46, 4, -36, 18))                         # axilla
     m((sc, 10, -26, 40, 6), (hu, 31, 0, 6, 9), (hu, 28, 2, -50, 11), (hu, 15, 4, -110, 4))               # deltoid
     m((cl, -24, 2, 40, 6), (hu, 20, 30, 4, 10), (hu, 22, 18, -50, 10), (hu, 15, 6, -105, 4))
@@ -160,11 +168,11 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
     m((sc, -96, -9, -98, 9), (sc, -60, -10, -70, 12), (hu, -4, -10, -62, 8), (hu, 4, 10, -56, 4))        # teres major
     m((sc, -108, 7, -30, 8), (sc, -78, 13, -36, 15), (sc, -46, 17, -14, 13), (hu, -4, 25, -4, 5))        # subscapularis
     m((sc, -96, 6, -80, 6), (sc, -66, 11, -50, 11), (sc, -40, 16, -16, 9))
-    m((ch, -140, 84, -60, 10), (ch, -80, 68, -50, 13), (hu, -18, 36, -45, 11), (hu, 12, 13, -70, 4))     # pectoralis major
+    m((ch, -140, 84, -60, 10), (ch, -80, 68, -50, 13), (hu, -18, 36, -45, 11), (hu, 12, 13, -70, 4))  # pectoralis major
     m((ch, -130, 74, 10, 8), (ch, -70, 52, -5, 11), (hu, -16, 38, -25, 10), (hu, 12, 13, -55, 4))
-    m((ch, -100, 66, -80, 6), (ch, -70, 58, -40, 8), (sc, -14, 34, 8, 4))                                # pectoralis minor
+    m((ch, -100, 66, -80, 6), (ch, -70, 58, -40, 8), (sc, -14, 34, 8, 4))  # pectoralis minor
     m((hu, 6, 20, -70, 6), (hu, 5, 23, -130, 13), (hu, 4, 24, -220, 16))                                 # biceps
-    m((sc, -14, 34, 8, 4), (hu, -8, 24, -50, 7), (hu, -6, 20, -120, 10))                                 # coracobrachialis
+    m((sc, -14, 34, 8, 4), (hu, -8, 24, -50, 7), (hu, -6, 20, -120, 10))  # coracobrachialis
     m((sc, -36, -3, -24, 4), (hu, -6, -22, -55, 9), (hu, 2, -24, -130, 17), (hu, 4, -24, -220, 18))      # triceps
     m((hu, 18, -16, -50, 6), (hu, 17, -20, -120, 12), (hu, 14, -20, -220, 12))
     m((ch, -120, -70, -150, 9), (ch, -60, -62, -100, 11), (hu, -26, -14, -75, 8), (hu, 4, 12, -60, 3))   # latissimus
@@ -176,7 +184,8 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
     t((sc, -26, -23, 3, 4), (hu, 12, -22, 10, 5), (hu, 21, -14, 10, 5), flat=(0.3, 1, 0), aspect=2.0)
     t((sc, -32, 20, -4, 5), (hu, 0, 25, -2, 6), (hu, 10, 24, -4, 6), flat=(0, 1, 0), aspect=2.5)
     t((sc, -27, 2, 17, 2.4), (hu, 8, 10, 25, 2.4), (hu, 18, 18, 8, 2.6), (hu, 13.5, 16, -36, 2.8), (hu, 8, 20, -75, 3))
-    w.strand(T.MENISCUS, [(sc, -26.5, 13.5 * np.cos(a), -2 + 18.5 * np.sin(a), 3.0) for a in np.linspace(0, 2 * np.pi, 13)])
+    w.strand(T.MENISCUS, [(sc, -26.5, 13.5 * np.cos(a), -2 + 18.5 * np.sin(a), 3.0) for a in np.linspace(0, 2 * np.pi,
+                                                                                                         13)])
     w.ligament((sc, -12, 34, 15, 4), (sc, 0, 8, 34, 4), flat=(0, 0.5, 1), aspect=2.0)
     w.ligament((sc, -34, 18, 32, 3.5), (cl, -32, 0, 38, 4))
     w.fluid((hu, 2, 14, -20, 6), (hu, -12, 10, -26, 7), (hu, -14, -10, -26, 6), flat=(0, 0, 1),

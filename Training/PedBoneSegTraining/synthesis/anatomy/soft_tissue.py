@@ -87,7 +87,8 @@ def lumps(space: Space, parameters: dict) -> list[tuple[Tissue, Tissue | None, n
         r = size * d.uniform(6, 22)
         inside = d.choice((Tissue.MASS, Tissue.MASS, Tissue.FAT, Tissue.FLUID))
         shell = d.choice((Tissue.FASCIA, None))
-        made.append((inside, shell, place(0.6), r * np.array([d.uniform(0.7, 1), d.uniform(0.7, 1), d.uniform(0.7, 1.6)]), 0.3))
+        radii = r * np.array([d.uniform(0.7, 1), d.uniform(0.7, 1), d.uniform(0.7, 1.6)])
+        made.append((inside, shell, place(0.6), radii, 0.3))
     return made
 
 
@@ -97,7 +98,8 @@ def wandering_vessels(space: Space, parameters: dict) -> list[Strand]:
     half = np.array(space.size) * space.spacing / 2
     strands = []
     for _ in range(parameters["soft"]["vessels"]):
-        at = np.array(space.center) + half * np.array([d.uniform(-0.55, 0.55), d.uniform(-0.55, 0.55), d.uniform(-1, 0.3)])
+        start = np.array([d.uniform(-0.55, 0.55), d.uniform(-0.55, 0.55), d.uniform(-1, 0.3)])
+        at = np.array(space.center) + half * start
         drift, path = np.array([d.normal(0, 0.25), d.normal(0, 0.25), 1.0]), []
         for _ in range(int(d.uniform(3, 8))):
             path.append(at)

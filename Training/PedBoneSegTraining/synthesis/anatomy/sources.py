@@ -72,10 +72,20 @@ def labelmap_source(path: Path, joint: str, labels: dict[str, int] | None = None
 
 
 def shape_source(path: Path, joint: str) -> Sampled:
-    """The source that `path` is: a folder holds meshes, a file is a label map of `joint`."""
-    if not path.exists():
-        raise BadInput(f"the shapes {path} do not exist", "give a folder of meshes or a label map")
-    return mesh_source(path) if path.is_dir() else labelmap_source(path, joint)
+    """The source that `path` is: a folder holds meshes, a file is a label map of `joint`.
+
+    A label map with values of its own names them after a '#': `knee.nrrd#femur=5,tibia=6,side=left`.
+    """
+    name, _, naming = str(path).partition("#")
+    if not Path(name).exists():
+        raise BadInput(f"the shapes {name} do not exist", "give a folder of meshes or a label map")
+    if Path(name).is_dir():
+        return mesh_source(Path(name))
+    values = dict(pair.partition("=")[::2] for pair in naming.split(",") if pair)
+    side = values.pop("side", "right")
+    if side not in ("left", "right") or not all(v.isdecimal() for v in values.values()):
+        raise BadInput(f"the shapes {path}: '{naming}' names no labels", "write #femur=5,tibia=6,side=right")
+    return labelmap_source(Path(name), joint, {k: int(v) for k, v in values.items()} or None, side)
 
 
 def _load_labelmap(path: Path, joint: str, labels: dict[str, int] | None, side: str, name: str):

@@ -1,8 +1,9 @@
 """The grid of one exam and smooth random fields on it.
 
 Four levels share one field of view: 0 is the final grid, 1 has half its resolution (bones, muscles), 2 a quarter
-(outline of the limb), 3 an eighth (bones as they shape the outline). A point is (lateral, anterior, superior) in millimetres from the joint's centre; array axes run
-lateral, *posterior*, superior, so that the finished array has the axes L, P, S of a left limb.
+(outline of the limb), 3 an eighth (bones as they shape the outline). A point is (lateral, anterior, superior) in
+millimetres from the joint's centre; array axes run lateral, *posterior*, superior, so that the finished array has the
+axes L, P, S of a left limb.
 """
 from dataclasses import dataclass
 
