@@ -133,10 +133,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _segment(args: argparse.Namespace) -> int:
     from .formats.reading import is_dicom_series
-    from .predictor import use_most_cores
 
     options = SegmentOptions.of({key: value for key, value in vars(args).items() if key not in ("run", "json")})
-    use_most_cores()
     show = _print_json if args.json else _print_result
     with _Bar() as bar:
         if options.source.is_dir() and not is_dicom_series(options.source):

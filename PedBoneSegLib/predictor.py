@@ -4,9 +4,10 @@ The network's output is never held for more than a batch. The order of work and 
 the model and the device alone, so that the same input gives the same labels again.
 """
 
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,15 +18,16 @@ from torch.nn import functional
 
 from .anatomy import JointTable
 from .bundle import Bundle
-from .errors import BadInput, Cancelled, OutOfMemory
+from .errors import BadInput, Cancelled, OutOfMemory, Undecided
 from .manifest import DomainCard, Manifest
 from .network.segmenter import Segmenter
 from .postprocess import clean
+from .review import NOT_LOOKED_AT, calibrate, calibration_of, count_levels, raw_doubt, review
+from .signature import Moments, Reference, ranking, spread_slices, verdict
 from .slices import SliceSettings, SliceStack, linear_matrix
 from .volume import Grid, Notice, Volume
 
 BATCH_PIXELS = {"cpu": 4 << 16, "mps": 8 << 16, "cuda": 32 << 16}  # 4, 8, 32 slices of 256 × 256
-NOT_LOOKED_AT = 255  # in an uncertainty map; 0 to 254 are probabilities
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Predictor:
         self.bundle = bundle
         self.device = choose_device(device)
         self._networks: dict[tuple, nn.Module] = {}
+        self._references: dict[str, Reference | None] = {}
 
     @classmethod
     def for_network(cls, segmenter: Segmenter, cards: tuple[DomainCard, ...], device: str = "auto") -> "Predictor":
@@ -98,34 +101,54 @@ class Predictor:
         cancelled: Callable[[], bool] = lambda: False,
         probabilities: Callable[[int], np.ndarray] | None = None,
         uncertainty: np.ndarray | None = None,
+        detected: Callable[[dict], None] = lambda found: None,
     ) -> Segmentation:
         """`joint` names a joint, a domain, or is "auto"; `side` ("left", "right") overrides what the volume tells.
 
         `probabilities`, given the number of bones, makes an array of zeros (uint8 [bones, i, j, k], maybe on disk)
         that is filled with 255 × the probability of each bone, before post-processing. `uncertainty` (uint8 [i, j, k])
-        is filled with 254 × the probability that the final label is wrong, 255 where the network did not look. Raises
-        Cancelled soon after `cancelled()` is true.
+        is filled with 254 × the probability that the final label is wrong, 255 where the network did not look.
+        `detected` hears the `detect` object before the work begins, where the model has signatures. Raises Cancelled
+        soon after `cancelled()` is true, and Undecided where "auto" has no clear answer.
         """
         started = time.perf_counter()
-        card = choose_domain(self.bundle.manifest, joint)
+        cards = candidates(self.bundle.manifest, joint)
         progress(0.0, "preparing")
-        stack = SliceStack(volume, SliceSettings.from_dict(card.settings))
-        warnings = [*volume.warnings, *_notices(volume, stack)]
+        stacks, notices = _Stacks(volume), []
+        found = None
+        if any(self.reference(card) for card in cards):
+            found = self.detect(volume, stacks, notices, cancelled)
+            detected(found)
+            if joint == "auto" and found["verdict"] != "joint":
+                raise _undecided(volume, found, self.bundle.manifest)
+        card = min(cards, key=lambda card: found["scores"].get(card.name, math.inf)) if found else cards[0]
+        stack = stacks(card)
+        warnings = [*volume.warnings, *_notices(volume, stack), *_doubts(found, card), *notices]
         labels = np.zeros(volume.array.shape, np.uint8, order="F")
-        if uncertainty is not None:
-            uncertainty[...] = NOT_LOOKED_AT
+        calibrated = card.name in (self.bundle.manifest.review or {})
+        doubt = uncertainty
+        if doubt is None and calibrated:
+            doubt = np.empty(volume.array.shape, np.uint8, order="F")
+        if doubt is not None:
+            doubt[...] = NOT_LOOKED_AT
         chances = probabilities(len(card.table.bones)) if probabilities else None
-        place = _Placing(stack, labels, chances, uncertainty)
-        with _Pass(self, card, stack, place, warnings) as run:
+        place = _Placing(stack, labels, chances, doubt)
+        with _Pass(self, card, stack, place, warnings, stack.occupied) as run:
             for fraction in run:
                 if cancelled():
                     raise Cancelled()
                 progress(0.05 + 0.85 * fraction, "segmenting")
         progress(0.9, "cleaning up")
-        first = labels.copy() if uncertainty is not None else None
+        first = labels.copy(order="F") if doubt is not None else None
         warnings += clean(labels, volume.grid.spacing, card.table.names, cancelled)
-        if first is not None:
-            _doubt_changes(uncertainty, labels != first)
+        order = None
+        if doubt is not None:
+            changed = np.not_equal(labels, first, out=first.view(bool))
+            calibration = calibration_of(self.bundle.manifest.review, card.name)
+            if calibrated:
+                order = review(stack, count_levels(stack, doubt, labels, changed), calibration)
+            if uncertainty is not None:
+                calibrate(stack, doubt, labels, changed, calibration)
         return Segmentation(
             labels=labels,
             grid=volume.grid,
@@ -136,7 +159,55 @@ class Predictor:
             precision=run.precision_name,
             seconds=time.perf_counter() - started,
             warnings=warnings,
+            detection=found if found and card.name in found["scores"] else None,
+            review=order,
         )
+
+    def detect(
+        self,
+        volume: Volume,
+        stacks: "_Stacks | None" = None,
+        warnings: list[Notice] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> dict:
+        """The `detect` object: the volume under every domain's normalization against the domain's reference exams. All
+        null where the model has no signatures. What the user should know of the memory goes to `warnings`."""
+        stacks, warnings, scores = stacks or _Stacks(volume), [] if warnings is None else warnings, {}
+        for card in self.bundle.manifest.domains:
+            if reference := self.reference(card):
+                scores[card.name] = reference.score(self.observe(stacks(card), card, reference.layers, warnings, cancelled))
+        return verdict(scores, self.bundle.manifest.domains)
+
+    def observe(
+        self,
+        stack: SliceStack,
+        card: DomainCard,
+        layers: Sequence[int],
+        warnings: list[Notice] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> dict[int, Moments]:
+        """The moments of the encoder's features at `layers`, over the slices that signatures look at."""
+        moments = {}
+
+        def place(indices: np.ndarray, features: list[Tensor]) -> None:
+            for layer in layers:
+                moments.setdefault(layer, Moments(features[layer].shape[1])).add(features[layer])
+
+        indices = spread_slices(stack.occupied)
+        if not len(indices):  # nothing with signal: features of nothing
+            channels = self.network(card.name, self.device, self.precision(self.device)).encoder.channels
+            return {layer: Moments(channels[layer]) for layer in layers}
+        with _Pass(self, card, stack, place, [] if warnings is None else warnings, indices, max(layers)) as run:
+            for _ in run:
+                if cancelled():
+                    raise Cancelled()
+        return moments
+
+    def reference(self, card: DomainCard) -> Reference | None:
+        """What the domain's score is measured against; None where it has too few exams for a verdict."""
+        if card.name not in self._references:
+            self._references[card.name] = Reference.of(self.bundle, card)
+        return self._references[card.name]
 
     def network(self, domain: str, device: torch.device, precision: torch.dtype) -> nn.Module:
         """The folded network of a domain: images → logits, temperature included."""
@@ -155,24 +226,40 @@ class Predictor:
         return torch.float32
 
 
-def choose_domain(manifest: Manifest, joint: str) -> DomainCard:
-    """The domain that `joint` names; "auto" will do where the model has only one."""
+def candidates(manifest: Manifest, joint: str) -> tuple[DomainCard, ...]:
+    """The domains that an image called `joint` may go to, of which the best score decides; one where no score can.
+
+    BadInput where several would do and there are no signatures to choose by.
+    """
+    cards = manifest.domains if joint == "auto" else manifest.domains_of(joint)
+    if len(cards) == 1:
+        return cards
+    signed = tuple(card for card in cards if Reference.decides(card))
+    named = tuple(card for card in cards if card.name == joint)
+    if signed or named:
+        return signed or named
     if joint == "auto":
-        if len(manifest.domains) == 1:
-            return manifest.domains[0]
         joints = dict.fromkeys(card.joint for card in manifest.domains)
         raise BadInput(
             f"model {manifest.name} knows several joints and carries no signatures to tell them apart",
             f"say which it is: --joint {'|'.join(joints)}",
         )
-    cards = manifest.domains_of(joint)
-    for card in cards:
-        if len(cards) == 1 or card.name == joint:
-            return card
     raise BadInput(
         f"model {manifest.name} has several domains for the joint {joint!r}",
         f"name one: --joint {'|'.join(card.name for card in cards)}",
     )
+
+
+def choose_domain(manifest: Manifest, joint: str) -> DomainCard:
+    """The one domain that `joint` names, for who has no image to ask: a domain's own name comes first."""
+    cards = candidates(manifest, joint)
+    named = [card for card in cards if card.name == joint]
+    if len(cards) > 1 and not named:
+        raise BadInput(
+            f"model {manifest.name} has several domains for the joint {joint!r}",
+            f"name one: --joint {'|'.join(card.name for card in cards)}",
+        )
+    return (named or cards)[0]
 
 
 def choose_device(name: str) -> torch.device:
@@ -223,7 +310,7 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
     size = tuple(crop.stop - crop.start for crop in stack.crop)
     scales = [1.0 if abs(scale - 1) < 1e-6 else scale * (1 + 1e-6) for scale in stack.scale]  # torch rounds down
     if scales == [1.0, 1.0]:
-        return logits
+        return logits[..., : size[0], : size[1]]
     if any(scale != 1 and int(n * scale) == n for n, scale in zip(logits.shape[-2:], scales, strict=True)):
         # torch's interpolation copies an axis whose length stays, whatever the scale
         rows, columns = (
@@ -233,6 +320,19 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
         return rows @ logits @ columns.T
     options = {"mode": "bilinear", "recompute_scale_factor": False}
     return functional.interpolate(logits.contiguous(), scale_factor=scales, **options)[..., : size[0], : size[1]]
+
+
+class _Stacks:
+    """The volume's slices, made once for all domains with the same settings."""
+
+    def __init__(self, volume: Volume):
+        self._volume, self._made = volume, {}
+
+    def __call__(self, card: DomainCard) -> SliceStack:
+        settings = SliceSettings.from_dict(card.settings)
+        if settings not in self._made:
+            self._made[settings] = SliceStack(self._volume, settings)
+        return self._made[settings]
 
 
 class _Placing:
@@ -249,7 +349,7 @@ class _Placing:
             chances = logits.softmax(dim=1)
             highest, best = chances.max(dim=1)
             if self.uncertainty is not None:
-                self._put(((1 - highest) * 254).round(), indices, self.uncertainty)
+                self._put(raw_doubt(highest), indices, self.uncertainty)
             if self.probabilities is not None:
                 for bone, target in enumerate(self.probabilities, start=1):
                     self._put((chances[:, bone] * 255).round(), indices, target)
@@ -260,14 +360,20 @@ class _Placing:
 
 
 class _Pass:
-    """All occupied slices through the network, a batch at a step; each step yields the fraction that is done.
+    """Slices through the network, a batch at a step; each step yields the fraction that is done.
+
+    `place` gets a batch's indices and its logits; with `level`, the encoder's features up to that level instead.
 
     Where memory is short the batch is halved, and what cannot be done even singly on the device goes to the CPU; both
     are said in `warnings`. What was done before stays.
     """
 
-    def __init__(self, predictor: Predictor, card: DomainCard, stack: SliceStack, place: Callable, warnings: list):
+    def __init__(
+        self, predictor: Predictor, card: DomainCard, stack: SliceStack, place: Callable, warnings: list,
+        indices: np.ndarray, level: int | None = None,
+    ):
         self.predictor, self.card, self.stack, self.place, self.warnings = predictor, card, stack, place, warnings
+        self.indices, self.level = indices, level
         self._use(predictor.device)
 
     def __enter__(self) -> "_Pass":
@@ -282,26 +388,26 @@ class _Pass:
         return str(self.precision).removeprefix("torch.")
 
     def __iter__(self):
-        occupied, done = self.stack.occupied, 0
-        while done < len(occupied):
-            indices = occupied[done:done + self.batch]
+        done = 0
+        while done < len(self.indices):
+            indices = self.indices[done:done + self.batch]
             try:
-                self.place(indices, self._logits(indices))
+                self.place(indices, self._results(indices))
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 fault = str(error)
             else:
                 done += len(indices)
-                yield done / len(occupied)
+                yield done / len(self.indices)
                 continue
             self._back_off(fault)  # outside the handler, where the failed batch's tensors are let go
 
     @torch.inference_mode()
-    def _logits(self, indices: np.ndarray) -> Tensor:
+    def _results(self, indices: np.ndarray) -> Tensor | list[Tensor]:
         network = self.predictor.network(self.card.name, self.device, self.precision)
-        images = torch.from_numpy(self.stack.images(indices))
-        return network(images.to(self.device, self.precision)).float()
+        images = torch.from_numpy(self.stack.images(indices)).to(self.device, self.precision)
+        return network(images).float() if self.level is None else network.encoder_features(images, self.level)
 
     def _use(self, device: torch.device) -> None:
         rows, columns = self.stack.shape
@@ -360,7 +466,24 @@ def _notices(volume: Volume, stack: SliceStack) -> list[Notice]:
     return notices
 
 
-def _doubt_changes(uncertainty: np.ndarray, changed: np.ndarray) -> None:
-    """Where post-processing overruled the network, the final label is wrong at least as probably as the network's was
-    right."""
-    uncertainty[changed] = 254 - np.minimum(uncertainty[changed], 254)
+def _doubts(found: Mapping | None, card: DomainCard) -> list[Notice]:
+    """What the signatures have to say against the domain that is used."""
+    if not found or card.name not in found["scores"]:
+        return []
+    if found["verdict"] == "unlike":
+        return [Notice("unlike", f"the image is unlike anything that the model was made for ({ranking(found)})")]
+    if found["verdict"] == "ambiguous":
+        return [Notice("ambiguous", f"it is not clear which joint this is ({ranking(found)})")]
+    if found["joint"] != card.joint:
+        message = f"this looks like the {found['joint']}, it was segmented as the {card.joint} ({ranking(found)})"
+        return [Notice("wrong-joint", message)]
+    return []
+
+
+def _undecided(volume: Volume, found: Mapping, manifest: Manifest) -> Undecided:
+    said = "is unlike anything that the model was made for"
+    if found["verdict"] == "ambiguous":
+        said = "may be one joint or the other"
+    joints = "|".join(dict.fromkeys(card.joint for card in manifest.domains))
+    hint = f"to segment it all the same, say which joint it is: --joint {joints}"
+    return Undecided(f"{volume.name}: the image {said} ({ranking(found)})", hint, found["verdict"], found["scores"])

@@ -123,8 +123,9 @@ class Session:
     def predictor(self, model: str | None, device: str) -> "Predictor":
         """The model, loaded anew when its file, or the device, is another than last time."""
         from .bundle import Bundle
-        from .predictor import Predictor
+        from .predictor import Predictor, use_most_cores
 
+        use_most_cores()
         path = store.resolve(model)
         try:
             stat = path.stat()

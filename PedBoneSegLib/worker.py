@@ -97,9 +97,6 @@ class Worker:
         if op == "hello":
             return self._hello()
         if op == "segment":
-            from .predictor import use_most_cores
-
-            use_most_cores()
             return self._session.segment(SegmentOptions.of(fields), _Progress(self, number), stop.is_set)
         if op == "release":
             return self._session.release()

@@ -64,5 +64,7 @@ class Head(nn.Module):
 
 def _initialize(weight: Tensor) -> None:
     """Logits of unit variance from features of unit variance."""
+    if weight.is_meta:  # a skeleton: drawing into nothing would load torch's compiler, which takes seconds
+        return
     with torch.no_grad():
         weight.normal_(0.0, weight.shape[1] ** -0.5)

@@ -146,7 +146,7 @@ def build_network(config: NetworkConfig) -> Segmenter:
 
 def _initialize(module: nn.Module) -> None:
     """He initialization by the inputs of each output, which for a depthwise convolution are its own window's."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # as in heads
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -91,7 +91,7 @@ def test_streaming_equals_the_whole_volume_at_once(bundle, joint, monkeypatch):
     assert np.abs(probabilities / 255 - chances[1:]).max() < 0.5 / 255 + 5e-4
     seen = uncertainty != 255
     assert not seen[:2].any() and seen[2:, 20:40, 20:40].all() and not result.labels[~seen].any()
-    assert np.abs(uncertainty[seen] / 254 - (1 - chances.max(0)[seen])).max() < 0.5 / 254 + 5e-4
+    assert np.abs(uncertainty[seen] / 254 - (1 - chances.max(0)[seen])).max() < 1.5 / 254 + 5e-4  # rounded twice
     assert (result.domain, result.side, result.device, result.precision) == (joint, "left", "cpu", "float32")
 
 
@@ -106,7 +106,7 @@ def test_the_result_is_cleaned_and_the_doubt_follows(bundle, monkeypatch):
     overruled = cleaned.labels != raw.labels
     assert overruled.any()
     np.testing.assert_array_equal(maps[0][~overruled], maps[1][~overruled])
-    np.testing.assert_array_equal(maps[0][overruled], 254 - maps[1][overruled])
+    assert np.abs(maps[0][overruled] - (254.0 - maps[1][overruled])).max() <= 1
 
 
 def test_the_batch_does_not_matter(bundle, monkeypatch):

@@ -1,0 +1,140 @@
+"""The import walls: who may import whom, and what the runtime must do without."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("PedBoneSeg", "PedBoneSegUI", "PedBoneSegLib", "PedBoneSegTraining")
+TORCH_ROOMS = ("network/", "predictor.py", "signature.py")  # of the runtime, at file scope
+TORCH_FREE = (
+    "anatomy", "protocol", "errors", "measure", "store", "bundle", "manifest", "files", "verbs", "cli", "volume",
+    "slices", "postprocess", "formats", "surfaces", "batch", "worker", "doctor", "logbook",
+)  # fmt: skip
+GUI_ROOMS = {"anatomy", "protocol", "errors", "measure", "store", "files"}
+SLICER = {"slicer", "qt", "ctk", "mrml", "vtkSegmentationCorePython", "vtkMRMLLogicPython"}
+ALLOWED = {"numpy", "scipy", "SimpleITK", "torch", "safetensors", "vtk", "vtkmodules"}
+BANNED = ("monai", "timm", "torchvision", "nibabel", "matplotlib", "pandas", "torchio", "skimage", "PIL", "tqdm")
+
+
+def imports(path, root=ROOT):
+    """(module, is it at file scope) for every import in a file; a relative one with its package's name. What stands
+    under `if TYPE_CHECKING` is never executed and not counted."""
+    package = path.relative_to(root).with_suffix("").parts
+    found = []
+
+    def visit(node, outermost):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, outermost) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            found.append((module, outermost))
+            if node.level and not node.module:
+                found.extend((f"{module}.{alias.name}", outermost) for alias in node.names)
+        inner = outermost and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, inner)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), True)
+    return found
+
+
+def files(folder):
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if "egg-info" not in str(path))
+
+
+def test_the_collector_sees_what_it_should(tmp_path):
+    (tmp_path / "room").mkdir()
+    path = tmp_path / "room" / "a.py"
+    path.write_text(
+        "import os, torch.nn\nfrom . import b\nfrom .c import d\n"
+        "def f():\n    import numpy\nclass K:\n    import json\nif TYPE_CHECKING:\n    import vtk\n"
+    )
+    assert imports(path, tmp_path) == [("os", True), ("torch.nn", True), ("room", True), ("room.b", True), ("room.c", True),
+                                       ("numpy", False), ("json", True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", files("PedBoneSegLib"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_runtime(path):
+    room = path.relative_to(ROOT / "PedBoneSegLib").as_posix()
+    for module, outermost in imports(path):
+        top = module.split(".")[0]
+        assert top not in SLICER and (top not in OURS or top == "PedBoneSegLib"), module
+        assert top in sys.stdlib_module_names | ALLOWED | {"PedBoneSegLib"}, module
+        if outermost and top == "torch":
+            assert room.startswith(TORCH_ROOMS), "torch at file scope"
+
+
+@pytest.mark.parametrize("path", files("Training"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_training_library(path):
+    for module, _ in imports(path):
+        assert module.split(".")[0] not in SLICER | {"PedBoneSeg", "PedBoneSegUI"}, module
+
+
+@pytest.mark.parametrize("path", files("PedBoneSeg"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_module(path):
+    for module, _ in imports(path):
+        parts = module.split(".")
+        assert parts[0] not in ("torch", "PedBoneSegTraining"), module
+        if parts[0] == "PedBoneSegLib" and len(parts) > 1:
+            assert parts[1] in GUI_ROOMS | {"__version__"}, module
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_runtime_works_with_everything_else_blocked(tmp_path):
+    """Not only imported: a volume is segmented from file to file and measured."""
+    code = f"""
+import sys
+for name in {BANNED!r}:
+    sys.modules[name] = None  # any import of it fails
+sys.path.insert(0, "Testing")
+import importlib, pathlib, numpy as np, SimpleITK as sitk
+for path in sorted(pathlib.Path("PedBoneSegLib").rglob("*.py")):
+    if path.name != "__main__.py":
+        importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+from tiny import make_tiny_bundle
+from PedBoneSegLib.verbs import SegmentOptions, Session
+folder = pathlib.Path({str(tmp_path)!r})
+make_tiny_bundle(folder / "m.safetensors")
+image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 900, (6, 30, 30)).astype(np.int16))
+sitk.WriteImage(image, str(folder / "a.nii.gz"))
+session = Session()
+session.segment(SegmentOptions(str(folder / "a.nii.gz"), joint="knee", model=str(folder / "m.safetensors")))
+session.measure({{"input": str(folder / "a_bones.nii.gz"), "joint": "knee", "surfaces": str(folder / "s")}})
+assert "torch._dynamo" not in sys.modules  # torch's compiler, which takes seconds to load and is never needed
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_torch_free_rooms_are_free_of_torch():
+    code = f"""
+import importlib, sys
+sys.modules["torch"] = None  # any import of it fails
+for room in {TORCH_FREE!r}:
+    importlib.import_module("PedBoneSegLib." + room)
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_models_are_listed_by_the_standard_library_alone():
+    code = """
+import sys
+for name in ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk"):
+    sys.modules[name] = None
+from PedBoneSegLib import anatomy, errors, protocol, store
+store.list_models()
+assert anatomy.joint_table("knee").names == ("femur", "tibia", "fibula", "patella")
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
