@@ -43,11 +43,14 @@ class Moments:
     def add(self, features: Tensor) -> None:
         """One slice at a time, so that no second copy of a batch in float64 is made."""
         where = features.device if features.device.type != "mps" else torch.device("cpu")  # mps has no float64
+        sums = []
         for one in features:
             vectors = one.to(where, torch.float64).flatten(1)
-            self.gram += (vectors @ vectors.T).cpu().numpy()
-            self.total += vectors.sum(1).cpu().numpy()
-            self.count += vectors.shape[1]
+            sums.append(((vectors @ vectors.T).cpu().numpy(), vectors.sum(1).cpu().numpy(), vectors.shape[1]))
+        for gram, total, count in sums:  # all of a batch or, where memory was short, nothing
+            self.gram += gram
+            self.total += total
+            self.count += count
 
     @property
     def signature(self) -> np.ndarray:
@@ -103,7 +106,7 @@ class Reference:
     @classmethod
     def of(cls, bundle, card: DomainCard) -> "Reference | None":
         """From a bundle; None where the domain has no signatures, or too few for a verdict."""
-        if card.signature is None or card.signature["references"] < FEWEST_REFERENCES:
+        if not cls.decides(card):
             return None
         entry, more = card.signature, card.signature.get("pooled")
         signatures = bundle.tensor(f"signatures.{card.name}")
@@ -111,6 +114,11 @@ class Reference:
             return cls(entry["layer"], signatures, entry["threshold"])
         rows = Whitened(bundle.tensor(f"pooled.{card.name}"))
         return cls(entry["layer"], signatures, entry["threshold"], more["layer"], rows, more["threshold"])
+
+    @staticmethod
+    def decides(card: DomainCard) -> bool:
+        """Whether the domain has signatures of enough exams."""
+        return card.signature is not None and card.signature["references"] >= FEWEST_REFERENCES
 
     @property
     def layers(self) -> tuple[int, ...]:

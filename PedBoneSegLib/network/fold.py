@@ -28,9 +28,9 @@ class FoldedNetwork(nn.Module):
         features = self.encoder(images, ())
         return self.head(self.decoder(features, images.shape[-2:], ())[-1])
 
-    def encoder_features(self, images: Tensor, level: int) -> Tensor:
-        """The encoder's features at `level` (0 the finest), running no deeper than that."""
-        return self.encoder(images.contiguous(memory_format=torch.channels_last), (), level)[-1]
+    def encoder_features(self, images: Tensor, level: int) -> list[Tensor]:
+        """The encoder's features, fine to coarse, up to and including `level` (0 the finest), running no deeper."""
+        return self.encoder(images.contiguous(memory_format=torch.channels_last), (), level)
 
 
 def fold(segmenter: Segmenter, domain: str, temperature: float = 1.0) -> FoldedNetwork:
