@@ -121,7 +121,7 @@ def _add_bias(images: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     strength = (draws.happens(19, settings.bias_share) * draws.uniform[:, 20] * settings.bias).to(images)
     gain = torch.exp(strength[:, None, None, None] * _smooth(draws.fields[:, 2:], images.shape[-2:]))
     low = images.amin((1, 2, 3), keepdim=True)
-    return (images - low) * gain + low
+    return torch.where(gain == 1, images, (images - low) * gain + low)
 
 
 def _lower_resolution(images: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
