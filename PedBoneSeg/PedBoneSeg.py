@@ -101,8 +101,8 @@ class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         """The module is reloaded or the application ends: nothing is left running."""
         slicer.app.disconnect("aboutToQuit()", self.onQuit)
-        self.removeObservers()
         self.setParameterNode(None)
+        self.removeObservers()
         self.onQuit()
 
     def onQuit(self) -> None:

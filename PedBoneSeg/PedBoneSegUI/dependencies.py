@@ -13,7 +13,7 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from .paths import findPython, findRoot
+from .paths import findPython
 from .processtree import endTree
 
 # PyTorch 2.13 cannot be installed on Windows by the light-the-torch of Slicer 5.12 (Slicer/light-the-torch#176).
@@ -83,10 +83,6 @@ def explain(log: str) -> str:
     return _("The installation failed; the log tells more.")
 
 
-def lastLine(log: str) -> str:
-    return (log.splitlines() or [""])[-1]
-
-
 def gpuPresent() -> bool:
     """Whether the computer seems to have an NVIDIA GPU, whatever PyTorch thinks."""
     return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
@@ -95,11 +91,8 @@ def gpuPresent() -> bool:
 class Installation:
     """Runs `steps` one after the other; `onEnd(sentence)` with an empty sentence when all went well."""
 
-    def __init__(
-        self, calls: list[list[str]], log, onEnd: Callable[[str], None], reason: Callable[[str], str] = explain
-    ) -> None:
-        """`reason(log)` turns the log of a failed call into a sentence."""
-        self._calls, self._log, self._onEnd, self._reason = list(calls), log, onEnd, reason
+    def __init__(self, calls: list[list[str]], log, onEnd: Callable[[str], None]) -> None:
+        self._calls, self._log, self._onEnd = list(calls), log, onEnd
         self._process, self._cancelled, self._ended = None, False, False
 
     def start(self) -> None:
@@ -141,7 +134,6 @@ class Installation:
     def _run(self, arguments: list[str]) -> None:
         process = self._process = qt.QProcess()
         process.setProcessChannelMode(qt.QProcess.MergedChannels)
-        process.setWorkingDirectory(str(findRoot()))
         process.readyReadStandardOutput.connect(
             lambda: self._log.append(process.readAllStandardOutput().data().decode("utf-8", "replace"))
         )
@@ -160,7 +152,7 @@ class Installation:
     def _onCode(self, code: int) -> None:
         self._process = None
         if code and not self._cancelled:
-            self._end(self._reason(self._log.text))
+            self._end(explain(self._log.text))
         else:
             qt.QTimer.singleShot(0, self._next)
 

@@ -8,7 +8,7 @@ import qt
 import slicer
 
 from PedBoneSegLib import __version__
-from PedBoneSegLib.anatomy import JointTable
+from PedBoneSegLib.anatomy import JointTable, known_joints
 
 from . import images, models, paths, segmentations
 from .results import Choice
@@ -83,6 +83,9 @@ class Engine:
                 onError("bad-input", sentence, {})
             else:
                 fields = {"input": str(path), "joint": table.joint}
+                model = segmentations.memoryOf(segmentation).get("model")
+                if table.joint not in known_joints() and model:
+                    fields["model"] = model
                 self.client.send("measure", fields, onDone=done, onError=failed)
 
         def done(answer: dict) -> None:

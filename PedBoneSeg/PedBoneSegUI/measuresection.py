@@ -12,6 +12,7 @@ from .dialogs import askFolder, askSaveFile, connectClicked, copyText, fillTable
 class MeasureSection:
     def __init__(self, panel) -> None:
         self._ui, self._panel = panel.ui, panel
+        self._measured = None  # the segmentation that the table shows
         self._columns: list[str] = []
         self._rows: list[list] = []
         ui = self._ui
@@ -23,6 +24,10 @@ class MeasureSection:
 
     def follow(self) -> None:
         segmentation = self._panel.segmentation
+        if self._rows and segmentation is not self._measured:
+            self._columns, self._rows = [], []
+            fillTable(self._ui.measureTable, [], [])
+            self._enableTable()
         self._ui.measureButton.setEnabled(segmentations.tableOf(segmentation) is not None)
         self._ui.meshesButton.setEnabled(segmentation is not None)
         self._ui.show3DButton.setSegmentationNode(segmentation)
@@ -46,6 +51,7 @@ class MeasureSection:
         if not slicer.mrmlScene.IsNodePresent(segmentation):
             self._onEnd("")
             return
+        self._measured = segmentation
         self._columns, self._rows = measuretable.rowsOf(answer)
         measuretable.toNode(segmentation, self._columns, self._rows)
         fillTable(self._ui.measureTable, self._columns, [[measuretable.cell(v) for v in row] for row in self._rows])

@@ -15,7 +15,6 @@ from .dialogs import askOpenFile, connectClicked, copyText, shortError
 class ModelSection:
     def __init__(self, panel) -> None:
         self._ui, self._panel, self._engine = panel.ui, panel, panel.engine
-        self._installation = None
         self._devices: list[str] = []
         ui = self._ui
         ui.deviceCombo.addItem(_("Best available"), "auto")
@@ -75,22 +74,22 @@ class ModelSection:
             self._panel.segment.fillJoints()
 
     def _install(self) -> None:
+        """The worker checks the file and copies it: that needs torch, which this process must not import."""
         path = askOpenFile(_("Model file"), _("Models (*.safetensors)"))
-        if path is None or self._installation is not None:
+        if path is None or not self._panel.ready():
             return
-        # A child process checks the file: that needs torch, which this process must not import.
-        log = self._engine.log
-        call = ["-m", "PedBoneSegLib", "models", "install", str(path)]
-        self._installation = dependencies.Installation([call], log, self._onInstalled, dependencies.lastLine)
         self._ui.modelInstallButton.setEnabled(False)
-        self._installation.start()
+        self._ui.modelText.setPlainText(_("Checking the model"))
+        self._engine.client.send(
+            "models", {"action": "install", "name": str(path)},
+            onDone=lambda answer: self._onInstalled(_("Installed: {name}").format(name=answer.get("name"))),
+            onError=lambda kind, message, answer: self._onInstalled(message),
+        )  # fmt: skip
 
     def _onInstalled(self, sentence: str) -> None:
-        self._installation = None
         self._ui.modelInstallButton.setEnabled(True)
         self.refresh()
-        if sentence:
-            self._ui.modelText.setPlainText(sentence)
+        self._ui.modelText.setPlainText(sentence)
 
     def _remove(self) -> None:
         try:

@@ -147,6 +147,12 @@ def editedSlices(segmentation, table: JointTable, volume, axis: int) -> list[int
     return touchedSlices(before, sliceFingerprints(boneMasks(segmentation, table, volume), axis))
 
 
+def axisOf(segmentation, volume) -> int:
+    """The axis that the result's slices are counted on; without a result the volume's slowest."""
+    axis = memoryOf(segmentation).get("axis")
+    return axis if axis in (0, 1, 2) else Geometry.ofVolume(volume).slowestAxis
+
+
 def fillNew(segmentation, volume, labels: np.ndarray, table: JointTable, side: str | None) -> None:
     """Writes labels [k, j, i] on the volume's grid into a segmentation without segments: one shared label map."""
     geometry = Geometry.ofVolume(volume)

@@ -87,6 +87,8 @@ class SegmentSection:
             run.abandon()
         self._reset()
         self._say(_("Cancelled.") if run is not None else "")
+        self._ui.answerLabel.setText("")
+        self._warn(None)
 
     def start(self, choice: Choice) -> None:
         ui = self._ui

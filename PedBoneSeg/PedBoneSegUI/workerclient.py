@@ -17,7 +17,7 @@ from .processtree import endTree
 
 HELLO_SECONDS = 180  # the first import of torch from a cold disk takes this long on old machines
 CANCEL_MILLISECONDS = 700  # an unanswered cancel is followed by a kill; together they stay below a second
-LONGEST_LINE = 16 * 2**20  # bytes; an answer is a few kilobytes
+LONGEST_LINE = 4 * 2**20  # bytes; an answer is a few kilobytes
 MOST_NOISE = 2**20  # bytes of lines that are no answers, before the worker is given up
 
 
@@ -180,8 +180,9 @@ class WorkerClient:
         if process is not self._process:
             return
         self._input += data
-        *lines, rest = self._input.split(b"\n")
-        self._input = bytearray(rest)
+        lines = []
+        if b"\n" in data:
+            *lines, self._input = self._input.split(b"\n")
         for line in lines:
             self._onLine(bytes(line))
             if process is not self._process:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+from PedBoneSegUI import images, results, segmentations
 
 from PedBoneSegLib.anatomy import joint_table
-from PedBoneSegUI import images, results, segmentations
 
 KNEE = joint_table("knee")
 SIZE = (8, 20, 24)  # [k, j, i]

@@ -1,0 +1,316 @@
+"""Ring 3: the real panel on the real .ui, the real worker and a tiny model, by clicks."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import qt
+import slicer
+from module.host import qtmodule
+from PedBoneSegUI import dependencies, segmentations
+
+from PedBoneSegLib.anatomy import joint_table
+
+SECONDS = 90  # until the first answer: the worker imports torch
+
+
+@pytest.fixture
+def ui(widget):
+    return widget.ui
+
+
+@pytest.fixture
+def volume(widget, makeVolume):
+    rng = np.random.default_rng(3)
+    array = rng.normal(300, 60, (6, 64, 64)).clip(0)
+    array[:, 10:30, 16:48] += 400
+    node = makeVolume(array.astype(np.int16), np.diag([1.0, 1.0, 4.0, 1.0]), "Müller_Zoë right knee")
+    widget._parameterNode.volume = node
+    return node
+
+
+@pytest.fixture
+def large(widget, makeVolume):
+    """A volume that takes the worker long enough to be interrupted."""
+    array = np.random.default_rng(1).normal(300, 90, (60, 384, 384)).clip(0).astype(np.int16)
+    widget._parameterNode.volume = makeVolume(array, np.diag([0.5, 0.5, 3.0, 1.0]))
+    return widget._parameterNode.volume
+
+
+@pytest.fixture
+def segment(ui, widget, volume, spin):
+    """Segments the volume as a knee by a click; returns the segmentation."""
+
+    def run(joint: str = "knee"):
+        ui.jointCombo.setCurrentIndex(ui.jointCombo.findData(joint))
+        ui.segmentButton.click()
+        spin(lambda: not widget.panel.segment.running, SECONDS)
+        assert ui.answerLabel.text.startswith("Knee"), ui.warningLabel.text
+        return widget._parameterNode.segmentation
+
+    return run
+
+
+def edit(segmentation, volume, k: int) -> None:
+    """A hand's stroke through the femur on slice k."""
+    table = joint_table("knee")
+    segment = segmentations.segmentOfBone(segmentation, table.bone("femur"))
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment, volume) > 0
+    mask[k, 5:9, 5:9] = ~mask[k, 5:9, 5:9]
+    segmentations.writeMask(segmentation, segment, mask, volume)
+
+
+def test_theSideIsReadFromTheName(ui, volume):
+    assert ui.sideCombo.currentData == "right"
+
+
+def test_segmentingByAClick(ui, widget, volume, segment):
+    segmentation = segment()
+    core = segmentation.GetSegmentation()
+    assert [core.GetNthSegment(i).GetName() for i in range(4)] == [
+        "Right femur", "Right tibia", "Right fibula", "Right patella",
+    ]  # fmt: skip
+    assert ui.answerLabel.text.startswith("Knee, right · ")
+    assert "no patella was found" in ui.warningLabel.text and ui.warningFrame.isVisibleTo(ui.segmentSection)
+    assert "Device: cpu" in ui.deviceLabel.text
+    assert ui.segmentButton.text == "Segment" and ui.segmentButton.enabled
+    assert ui.segmentationSelector.currentNode() is segmentation
+    assert ui.segmentEditor.segmentationNode() is segmentation
+    assert not list(widget.logic.folder.path.iterdir()), "no temporary file is left"
+    assert "Müller" not in widget.logic.log.text and "Zoë" not in widget.logic.log.text
+
+
+def test_cancelLeavesTheSceneAsItWas(ui, widget, large, spin):
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    ui.segmentButton.click()
+    assert ui.segmentButton.text == "Cancel" and ui.progressBar.isVisibleTo(ui.segmentSection)
+    spin(seconds=0.3, fail=False)
+    begin = time.monotonic()
+    ui.segmentButton.click()
+    spin(lambda: not widget.panel.segment.running, 5)
+    assert time.monotonic() - begin < 1
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes and "nothing was changed" in ui.stageLabel.text
+
+
+def test_closingTheSceneInMidRun(ui, widget, large, spin, makeVolume, segment):
+    ui.segmentButton.click()
+    spin(seconds=0.2, fail=False)
+    slicer.mrmlScene.Clear(False)
+    spin(seconds=0.3, fail=False)
+    assert not widget.panel.segment.running and not ui.warningLabel.text
+    widget._parameterNode.volume = makeVolume(np.full((4, 32, 32), 7, np.int16) + np.arange(32, dtype=np.int16))
+    segment()
+
+
+def test_removingTheVolumeInMidRun(ui, widget, large, spin):
+    ui.segmentButton.click()
+    spin(seconds=0.05, fail=False)
+    slicer.mrmlScene.RemoveNode(large)
+    spin(lambda: not widget.panel.segment.running, SECONDS)
+    assert "removed" in ui.warningLabel.text and not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def test_aResultIntoAnExistingSegmentationIsOneUndoStep(ui, widget, volume, segment):
+    first = segment()
+    before = segmentations.mergedLabels(first, joint_table("knee"), volume)
+    slicer.util.updateVolumeFromArray(volume, slicer.util.arrayFromVolume(volume)[:, ::-1].copy())
+    again = segment()
+    assert again is first
+    after = segmentations.mergedLabels(first, joint_table("knee"), volume)
+    assert not np.array_equal(before, after)
+    ui.segmentEditor.undo()
+    assert np.array_equal(segmentations.mergedLabels(first, joint_table("knee"), volume), before)
+
+
+def test_handworkIsNeverOverwrittenUnasked(ui, widget, volume, segment, spin):
+    first = segment()
+    edit(first, volume, 2)
+    byHand = segmentations.mergedLabels(first, joint_table("knee"), volume)
+    slicer.util.updateVolumeFromArray(volume, slicer.util.arrayFromVolume(volume)[:, ::-1].copy())
+    ui.segmentButton.click()
+    assert ui.askFrame.isVisibleTo(ui.segmentSection) and not widget.panel.segment.running
+    ui.askNothingButton.click()
+    assert not ui.askFrame.isVisibleTo(ui.segmentSection) and not widget.panel.segment.running
+    ui.segmentButton.click()
+    ui.askUntouchedButton.click()
+    spin(lambda: not widget.panel.segment.running, SECONDS)
+    after = segmentations.mergedLabels(first, joint_table("knee"), volume)
+    axis = segmentations.axisOf(first, volume)
+    assert np.array_equal(np.take(after, 2, 2 - axis), np.take(byHand, 2, 2 - axis)) or axis != 2
+    assert not np.array_equal(after, byHand)
+    edit(first, volume, 4)
+    kept = segmentations.mergedLabels(first, joint_table("knee"), volume)
+    ui.segmentButton.click()
+    ui.askNewButton.click()
+    spin(lambda: not widget.panel.segment.running, SECONDS)
+    assert widget._parameterNode.segmentation is not first
+    assert np.array_equal(segmentations.mergedLabels(first, joint_table("knee"), volume), kept)
+
+
+def test_anImageThatCannotBeSegmentedIsToldAsSuch(ui, widget, makeVolume):
+    sheared = np.array([[1, 0.4, 0, 0], [0, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])
+    widget._parameterNode.volume = makeVolume(matrix=sheared)
+    ui.segmentButton.click()
+    assert "sheared" in ui.warningLabel.text and not widget.panel.segment.running
+
+
+def test_reviewByButtonsAndKeys(ui, widget, volume, segment):
+    segmentation = segment()
+    listed = [{"index": 3, "score": 0.9, "share": 0.6}, {"index": 1, "score": 0.5, "share": 0.9}]
+    segmentations.remember(segmentation, slices=listed, axis=2, seen=[], right=[], position=-1)
+    widget.panel.parametersChanged()
+    assert "2 slices cover 90 %" in ui.reviewLabel.text
+    red = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")
+    ui.nextButton.click()
+    assert "number 4" in ui.reviewLabel.text and ui.reviewBar.value == 60
+    assert red.GetSliceOffset() == pytest.approx(3 * 4.0)
+    for shortcut in widget.panel.review._keys:
+        assert shortcut.isEnabled()
+    widget.panel.review._keys[0].activated.emit()
+    assert red.GetSliceOffset() == pytest.approx(1 * 4.0) and ui.reviewBar.value == 90
+    ui.previousButton.click()
+    assert red.GetSliceOffset() == pytest.approx(3 * 4.0)
+    ui.rightButton.click()
+    ui.rightButton.click()
+    assert ui.reviewLabel.text.endswith("reviewed")
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.GetSegmentStatus(segmentation.GetSegmentation().GetNthSegment(0)) == logic.Completed
+
+
+def test_doubtIsLaidOverTheImage(ui, widget, volume, segment):
+    segmentation = segment()
+    doubt = segmentation.GetNodeReference(segmentations.DOUBT_ROLE)
+    assert doubt is not None and doubt.GetImageData().GetDimensions() == volume.GetImageData().GetDimensions()
+    ui.doubtCheckBox.click()
+    composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    assert composite.GetForegroundVolumeID() == doubt.GetID()
+    ui.doubtCheckBox.click()
+    assert composite.GetForegroundVolumeID() is None
+
+
+def test_correctingWithTheEditorsEffects(ui, widget, volume, segment):
+    segmentation = segment()
+    femur = segmentations.segmentOfBone(segmentation, joint_table("knee").bone("femur"))
+    mask = np.zeros((6, 64, 64), bool)
+    mask[1, 10:40, 10:40] = mask[3, 10:40, 10:40] = True
+    mask[5, 60, 60] = True
+    segmentations.writeMask(segmentation, femur, mask, volume)
+    ui.segmentEditor.setCurrentSegmentID(femur)
+    ui.piecesButton.click()
+    ui.fillButton.click()
+    ui.smoothButton.click()
+    now = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, femur, volume) > 0
+    assert not now[5].any() and now[2, 20, 20]
+    for _step in range(3):
+        ui.segmentEditor.undo()
+    now = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, femur, volume) > 0
+    assert np.array_equal(now, mask)
+
+
+def test_measuring(ui, widget, volume, segment, spin, tmp_path):
+    segmentation = segment()
+    ui.measureButton.click()
+    spin(lambda: ui.measureTable.rowCount == 4, 30)
+    table = joint_table("knee")
+    labels = segmentations.mergedLabels(segmentation, table, volume)
+    header = [ui.measureTable.horizontalHeaderItem(c).text() for c in range(ui.measureTable.columnCount)]
+    shown = float(ui.measureTable.item(0, header.index("volume_ml")).text())
+    assert shown == pytest.approx((labels == 1).sum() * 4 / 1000, rel=1e-3)
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetTable().GetNumberOfRows() == 4
+    ui.measureCopyButton.click()
+    assert slicer.app.clipboard().text().splitlines()[1].startswith("femur\t")
+    qtmodule.dialogAnswers.append(str(tmp_path / "bönes.csv"))
+    ui.measureCsvButton.click()
+    assert (tmp_path / "bönes.csv").read_text(encoding="utf-8").count("\n") == 5
+    qtmodule.dialogAnswers.append(str(tmp_path))
+    ui.meshesButton.click()
+    assert list(tmp_path.glob("*.stl"))
+
+
+def test_keeping(ui, widget, volume, segment, tmp_path):
+    segmentation = segment()
+    for name in ("a.seg.nrrd", "a.nii.gz"):
+        qtmodule.dialogAnswers.append(str(tmp_path / name))
+        ui.saveButton.click()
+        assert (tmp_path / name).stat().st_size > 100, ui.keepLabel.text
+    qtmodule.dialogAnswers.append(str(tmp_path / "nowhere" / "a.nii.gz"))
+    ui.saveButton.click()
+    assert ui.keepLabel.text.startswith("Not saved")
+    ui.dicomButton.click()
+    scene, _item = slicer.qSlicerDICOMExportDialog.exported[-1]
+    assert scene is slicer.mrmlScene
+    folder = tmp_path / "Dataset 102"
+    ui.casesFolderEdit.setCurrentPath(str(folder))
+    ui.unlabelledEdit.setText("rib")
+    ui.addCaseButton.click()
+    assert "rib" in ui.keepLabel.text and not folder.exists()
+    ui.unlabelledEdit.setText("Patella")
+    ui.addCaseButton.click()
+    assert ui.keepLabel.text.startswith("Added as case_"), ui.keepLabel.text
+    dataset = json.loads((folder / "dataset.json").read_text())
+    assert dataset["numTraining"] == 1 and list(dataset["pedboneseg"]["sides"].values()) == ["right"]
+    ui.commandCopyButton.click()
+    assert "adapt" in slicer.app.clipboard().text() and "Dataset 102" in slicer.app.clipboard().text()
+    assert segmentation is widget._parameterNode.segmentation
+
+
+def test_droppingAFile(ui, widget, volume, tmp_path):
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(tmp_path / "left knee.nrrd"))
+    assert storage.WriteData(volume)
+    data = qt.QMimeData()
+    data.setUrls([qt.QUrl.fromLocalFile(str(tmp_path / "left knee.nrrd"))])
+    place, action = qt.QPointF(5, 5), qt.Qt.CopyAction
+    enter = qt.QDragEnterEvent(qt.QPoint(5, 5), action, data, qt.Qt.LeftButton, qt.Qt.NoModifier)
+    qt.QApplication.sendEvent(widget.panel.topWidget, enter)
+    drop = qt.QDropEvent(place, action, data, qt.Qt.LeftButton, qt.Qt.NoModifier)
+    qt.QApplication.sendEvent(widget.panel.topWidget, drop)
+    assert widget._parameterNode.volume.GetName() == "left knee" and ui.sideCombo.currentData == "left"
+
+
+def test_modelsFromFile(ui, widget, spin, tmp_path):
+    (tmp_path / "no model.safetensors").write_bytes(b"not a model")
+    qtmodule.dialogAnswers.append(str(tmp_path / "no model.safetensors"))
+    ui.modelInstallButton.click()
+    spin(lambda: ui.modelInstallButton.enabled, SECONDS)
+    assert "no model" in ui.modelText.plainText
+    ui.modelFolderButton.click()
+    assert qtmodule.openedUrls[-1].endswith("models")
+    ui.logCopyButton.click()
+    ui.releaseButton.click()
+    assert not widget.logic.client.running
+
+
+def test_setupShowsItselfOnlyWhenSomethingIsMissing(ui, widget, volume, monkeypatch, spin):
+    widget.enter()
+    assert ui.setupSection.isHidden()
+    monkeypatch.setattr(dependencies, "missing", lambda: ["torch"])
+    monkeypatch.setattr(dependencies, "TORCH", "torch>=99")
+    widget.enter()
+    assert not ui.setupSection.isHidden() and "torch" in ui.setupLabel.text
+    ui.segmentButton.click()
+    assert not widget.panel.segment.running and "top of the panel" in ui.stageLabel.text
+    qtmodule.dialogAnswers.append(str(Path(__file__).parent))
+    ui.setupWheelsButton.click()
+    spin(lambda: ui.setupInstallButton.enabled, 60)
+    assert "No fitting build" in ui.setupLabel.text
+    monkeypatch.undo()
+    widget.enter()
+    assert ui.setupSection.isHidden()
+
+
+def test_everyControlBearsAClick(ui, widget, spin):
+    """With an empty scene: whatever is enabled is clicked or turned, and nothing raises."""
+    for control in list(vars(ui).values()):
+        if isinstance(control, qt.QAbstractButton) and control.enabled and control.name not in ("setupInstallButton",):
+            if control.name in ("modelInstallButton", "setupWheelsButton"):
+                qtmodule.dialogAnswers.append("")
+            control.click()
+        elif isinstance(control, qt.QComboBox):
+            for index in range(control.count):
+                control.setCurrentIndex(index)
+    spin(seconds=0.2, fail=False)
+    combo = ui.modelCombo
+    combo.setCurrentIndex(combo.findData("tiny"))
