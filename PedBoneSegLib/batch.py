@@ -40,7 +40,7 @@ def segment_folder(
     added, and last one with `summary`. `log` gets the errors that are bugs. What concerns all files alike (no model, no
     such joint, no such device, a place that cannot be written to) is raised before the first one.
     """
-    from .predictor import choose_domain
+    from .predictor import candidates
 
     source = Path(options.input)
     inputs = find_inputs(source)
@@ -49,7 +49,7 @@ def segment_folder(
     if options.series is not None:
         raise BadInput("--series names one series", "leave it out for a folder of volumes")
     model = session.predictor(options.model, options.device).bundle.manifest
-    choose_domain(model, options.joint)  # raises for all files at once
+    candidates(model, options.joint)  # raises for all files at once
     folder = made_folder(Path(options.output) if options.output else _beside(source))
     if folder.resolve() == source.resolve():
         raise BadInput(f"{folder} is the input itself", "give another folder with -o")

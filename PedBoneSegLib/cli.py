@@ -158,7 +158,7 @@ def _detect(args: argparse.Namespace) -> int:
     elif answer["verdict"] is None:
         print("no verdict: the model carries no signatures of the images it was made for")
     else:
-        print(f"{answer['verdict']}: {answer['joint']}")
+        print(f"{answer['verdict']}: {answer['joint'] or 'not one of the joints that the model knows'}")
         for domain, score in sorted(answer["scores"].items(), key=lambda item: item[1]):
             print(f"  {domain:<20} {score:.3f}")
     return 0

@@ -175,7 +175,8 @@ class Predictor:
         stacks, warnings, scores = stacks or _Stacks(volume), [] if warnings is None else warnings, {}
         for card in self.bundle.manifest.domains:
             if reference := self.reference(card):
-                scores[card.name] = reference.score(self.observe(stacks(card), card, reference.layers, warnings, cancelled))
+                moments = self.observe(stacks(card), card, reference.layers, warnings, cancelled)
+                scores[card.name] = reference.score(moments)
         return verdict(scores, self.bundle.manifest.domains)
 
     def observe(

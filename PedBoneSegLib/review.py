@@ -1,9 +1,9 @@
 """How probably each voxel of the final labels is wrong, and in which order slices deserve a human's eye.
 
-While the network works, a voxel's raw doubt is kept in 8 bits: `LEVELS · sqrt(1 − p)`, p the probability of the label it
-gets; the root spends the levels on small doubts, where nearly all voxels are. Raw doubt becomes a probability of error
-by a table that export fitted on exams the training never used (`Calibration`): one rising curve for voxels labelled as
-bone, one for background, one number for those that post-processing changed.
+While the network works, a voxel's raw doubt is kept in 8 bits: `LEVELS · sqrt(1 − p)`, p the probability of its label;
+the root spends the levels on small doubts, where nearly all voxels are. Raw doubt becomes a probability of error by a
+table that export fitted on exams the training never used (`Calibration`): one rising curve for voxels labelled as bone,
+one for background, one number for those that post-processing changed.
 
 A slice's score is the number of its voxels that are expected to be wrong.
 """
@@ -55,7 +55,7 @@ class Calibration:
             table = np.stack([background, bone, np.full(LEVELS + 1, float(entries["changed"]))])
             exams = int(entries["exams"])
         except (KeyError, TypeError, ValueError) as fault:
-            raise BadModel(f"its calibration of the review is not readable ({fault})", "export the model again") from None
+            raise BadModel(f"its calibration of the review is not readable ({fault})", "export it again") from None
         if table.shape != (3, LEVELS + 1) or not ((table >= 0) & (table <= 1)).all():
             raise BadModel("its calibration of the review holds no probabilities", "export the model again")
         return cls(table, exams)

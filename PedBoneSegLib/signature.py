@@ -8,9 +8,9 @@ reference exams, the score that distance over the domain's threshold.
 
 Only XᵀX is ever held (its eigenvalues are s²): C × C in float64, summed slice by slice.
 
-A model may ask for more than the published distance: with `pooled` in its signature, the mean and the deviation of every
-channel, from the same sums, are compared too, by their Mahalanobis distance to the reference exams'. The score is then
-the larger of both, each over its own threshold.
+A model may ask for more than the published distance: with `pooled` in its signature, the mean and the deviation of
+every channel, from the same sums, are compared too, by their Mahalanobis distance to the reference exams'. The score is
+then the larger of both, each over its own threshold.
 
 Neither knows places or orientations: two sides, flips and upside-down volumes are not its business.
 """
@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .manifest import DomainCard, Manifest
-from .slices import SliceStack
+from .manifest import DomainCard
 
 FLOOR = 1e-2  # of the largest singular value
 MOST_SLICES = 8
@@ -54,12 +53,12 @@ class Moments:
 
     @property
     def signature(self) -> np.ndarray:
-        """[C], of length 1, the largest singular value's entry (0) first. Without any signal all entries are alike."""
+        """[C], of length 1, falling from the largest singular value's entry, 0. Features of nothing have all entries
+        alike; singular values that are all the same have all entries 0."""
         squares = np.linalg.eigvalsh(self.gram)[::-1].clip(min=0)
         ratios = squares / squares[0] if squares[0] > 0 else np.zeros_like(squares)
         spectrum = 0.5 * np.log(ratios.clip(min=FLOOR**2))
-        length = np.linalg.norm(spectrum)
-        return spectrum / length if length else np.full_like(spectrum, -len(spectrum) ** -0.5)  # one channel, or rows alike
+        return spectrum / (np.linalg.norm(spectrum) or 1.0)
 
     @property
     def pooled(self) -> np.ndarray:
@@ -71,8 +70,8 @@ class Moments:
 
 
 class Whitened:
-    """Mahalanobis distance to `rows` [exams, values], which may be fewer exams than values: every value is first brought
-    to deviation 1, and the correlations are shrunk towards none as far as Ledoit & Wolf (2004) find best."""
+    """Mahalanobis distance to `rows` [exams, values], which may be fewer exams than values: every value is first
+    brought to deviation 1, and the correlations are shrunk towards none as far as Ledoit & Wolf (2004) find best."""
 
     def __init__(self, rows: np.ndarray):
         rows = np.asarray(rows, np.float64)

@@ -151,8 +151,12 @@ class Session:
         options: SegmentOptions,
         progress: Progress = quiet,
         cancelled: Callable[[], bool] = never,
+        detected: Callable[[dict], None] = lambda found: None,
     ) -> dict:
-        """One input to one file. Everything that can be refused before the work is refused before it."""
+        """One input to one file; `detected` hears the `detect` object before the segmenting begins.
+
+        Everything that can be refused before the work is refused before it.
+        """
         from .formats.names import check_output
         from .formats.reading import read_volume
         from .formats.writing import MAP_SUFFIXES, disk_array, write_labels, write_map
@@ -186,6 +190,7 @@ class Session:
             cancelled=cancelled,
             probabilities=(lambda bones: make("probabilities", bones)) if "probabilities" in maps else None,
             uncertainty=make("uncertainty", 1)[0] if "uncertainty" in maps else None,
+            detected=detected,
         )
         progress(0.93, "writing")
         if cancelled():
@@ -197,16 +202,14 @@ class Session:
         progress(1.0, "done")
         return result.to_json(target)
 
-    def detect(self, entries: dict) -> dict:
+    def detect(self, entries: dict, cancelled: Callable[[], bool] = never) -> dict:
         """Which joint an image shows. A model without signatures has no verdict."""
         from .formats.reading import read_volume
 
         entries = known(entries, {"input", "model", "device", "series", "frame"}, {"input"})
-        read_volume(entries["input"], entries.get("series"), entries.get("frame"))
-        manifest = store.read_manifest(store.resolve(entries.get("model")))
-        joints = {card.joint for card in manifest.domains}
-        joint = joints.pop() if len(joints) == 1 else None
-        return {"joint": joint, "verdict": None, "in_distribution": None, "score": None, "scores": {}}
+        volume = read_volume(entries["input"], entries.get("series"), entries.get("frame"))
+        predictor = self.predictor(entries.get("model"), entries.get("device", "auto"))
+        return predictor.detect(volume, cancelled=cancelled)
 
     def measure(self, entries: dict) -> dict:
         """Volume, surface, extents and axes of each bone of a segmentation; surface meshes into the folder `surfaces`,

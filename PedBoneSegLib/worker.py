@@ -97,12 +97,13 @@ class Worker:
         if op == "hello":
             return self._hello()
         if op == "segment":
-            return self._session.segment(SegmentOptions.of(fields), _Progress(self, number), stop.is_set)
+            progress = _Progress(self, number)
+            return self._session.segment(SegmentOptions.of(fields), progress, stop.is_set, progress.detected)
         if op == "release":
             return self._session.release()
-        return {"detect": self._session.detect, "measure": self._session.measure, "models": self._session.models}[op](
-            fields
-        )
+        if op == "detect":
+            return self._session.detect(fields, stop.is_set)
+        return {"measure": self._session.measure, "models": self._session.models}[op](fields)
 
     def _hello(self) -> dict:
         import torch
@@ -126,14 +127,21 @@ class _Progress:
     """Progress as answers, not more of them than anyone can read."""
 
     def __init__(self, worker: Worker, number: object):
-        self._worker, self._number, self._last, self._stage = worker, number, 0.0, ""
+        self._worker, self._number, self._last, self._stage, self._fraction = worker, number, 0.0, "", 0.0
 
     def __call__(self, fraction: float, stage: str) -> None:
         now = time.monotonic()
         if stage != self._stage or now - self._last >= PROGRESS_SECONDS:
-            self._last, self._stage = now, stage
-            answer = {"id": self._number, "event": "progress", "fraction": round(fraction, 4), "stage": stage}
-            self._worker._answer(answer)
+            self._last, self._stage, self._fraction = now, stage, fraction
+            self._answer()
+
+    def detected(self, found: dict) -> None:
+        """What joint it is, as soon as it is known: a field of a progress answer."""
+        self._answer(detection=found)
+
+    def _answer(self, **more) -> None:
+        answer = {"id": self._number, "event": "progress", "fraction": round(self._fraction, 4), "stage": self._stage}
+        self._worker._answer({**answer, **more})
 
 
 def _key(number: object) -> str:
