@@ -10,12 +10,15 @@ A slice's score is the number of its voxels that are expected to be wrong.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from .errors import BadModel
 from .slices import SliceStack
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEVELS = 254  # of doubt, raw and calibrated
 NOT_LOOKED_AT = 255
@@ -23,7 +26,7 @@ KINDS = ("background", "bone", "changed")
 REACH_MM = 2.0  # a slice this close to one already listed shows little that is new
 
 
-def raw_doubt(highest: Tensor) -> Tensor:
+def raw_doubt(highest: "Tensor") -> "Tensor":
     """The levels (as floats) of probabilities of the chosen label."""
     return ((1 - highest).clamp(min=0).sqrt() * LEVELS).round()
 

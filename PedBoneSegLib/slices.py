@@ -143,7 +143,7 @@ class SliceStack:
 
     plane        "sagittal", "coronal" or "axial"; `force_plane` overrides the choice (training uses all three)
     axis, sense  the array axis across which the slices lie, and whether slice 0 is its first (+1) or last (−1) voxel
-    count        number of slices; `spacing` their distance in mm
+    count        number of slices; `spacing` their distance in mm, `in_plane` the input's pixel size (row, column) in mm
     occupied     indices of the slices that hold some of the body (an int array; empty when nothing has signal)
     shape        (rows, columns) in network pixels: the body's box over all slices, a margin, padded to multiples of 32
     crop         the same box in the input's pixels, as (row slice, column slice)
@@ -162,13 +162,13 @@ class SliceStack:
         self.axis, self.sense = layout[0]
         self._view = self.oriented(volume.array)
         self.count = self._view.shape[0]
-        self.spacing, *in_plane = (float(grid.spacing[axis]) for axis in self._order)
+        self.spacing, *self.in_plane = (float(grid.spacing[axis]) for axis in self._order)
         self._read_as, self._fill, self.non_finite = self._inspect()
-        body, edges = self._find_body((self.spacing, *in_plane))
+        body, edges = self._find_body((self.spacing, *self.in_plane))
         self.normalization = self._measure(body, edges)
         self.occupied = np.flatnonzero(body.any(axis=(1, 2))[_block_of(edges[0], self.count)])
         self._lines, self.field_cut = [], False
-        for axis, spacing in enumerate(in_plane, start=1):
+        for axis, spacing in enumerate(self.in_plane, start=1):
             size = self._view.shape[axis]
             hit = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis}))[_block_of(edges[axis], size)])
             margin = int(np.ceil(settings.margin_mm / spacing))
