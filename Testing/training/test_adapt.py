@@ -146,6 +146,15 @@ def test_statistics_are_the_plain_average_over_batches(lab):
     assert torch.equal(layer.norm.running_mean[0], other) and layer.norm.momentum == 0.1
 
 
+def test_training_a_domain_ends_with_its_statistics(lab):
+    network = Bundle.load(lab / "model.safetensors").network()
+    source, options = source_of(lab / "hock", "hock", "stifle"), Training(steps=1, batch=2)
+    train_domain(network, "stifle", source, options, 0.0, lambda *done: None)
+    left = network.domain_state("stifle")
+    measure_statistics(network, "stifle", source, options)
+    assert all(torch.equal(tensor, left[name]) for name, tensor in network.domain_state("stifle").items())
+
+
 def test_what_cannot_be_is_refused_before_anything_is_trained(lab, tmp_path):
     model = lab / "model.safetensors"
     for joint, table, fault in (

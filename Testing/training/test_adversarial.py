@@ -4,7 +4,12 @@ import math
 
 import pytest
 import torch
-from PedBoneSegTraining.losses.adversarial import Discriminator, adversarial_losses
+from PedBoneSegTraining.data.source import Batch
+from PedBoneSegTraining.losses import Context
+from PedBoneSegTraining.losses.adversarial import Adversarial, AdversarialTerm, Discriminator, adversarial_losses
+
+from PedBoneSegLib.network.config import DomainSpec
+from PedBoneSegLib.network.segmenter import Output
 
 
 @pytest.fixture
@@ -85,3 +90,20 @@ def test_no_image_no_loss_and_a_gradient_of_zero(discriminator):
     assert [loss.item() for loss in losses] == [0, 0]
     own = [parameter for name, parameter in discriminator.named_parameters() if not name.startswith("inputs.1")]
     assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in own)
+
+
+def test_the_term_is_both_sides_with_the_weight_on_the_networks_own():
+    domains = (DomainSpec("knee", "knee", ("femur", "tibia")), DomainSpec("ankle", "ankle", ("talus",)))
+    term = AdversarialTerm(Adversarial(weight=0.25, width=8), domains, None)
+    logits, batches, told, passed = {}, {}, 0.0, 0.0
+    for number, domain in enumerate(domains):
+        classes = 1 + len(domain.bones)
+        logits[domain.name] = torch.randn(2, classes, 32, 32)
+        labels = torch.randint(classes, (2, 32, 32))
+        known = torch.ones(2, classes, dtype=torch.bool)
+        batches[domain.name] = Batch(domain.name, torch.zeros(2, 1, 32, 32), labels, known, ["a", "b"])
+        reference = torch.nn.functional.one_hot(labels, classes).permute(0, 3, 1, 2).float()
+        sides = adversarial_losses(term.discriminator, logits[domain.name].softmax(1), reference, number)
+        told, passed = told + sides[0] / 2, passed + sides[1] / 2
+    loss = term(Output(logits, [], [], {}), batches, Context(0, 1))
+    assert loss.item() == pytest.approx((told + 0.25 * passed).item())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from block_exams import BONES, block_table, write_blocks
-from PedBoneSegTraining import export
+from PedBoneSegTraining import evaluate, export
 from PedBoneSegTraining.commands import main
 from PedBoneSegTraining.configuration import from_dict
 from PedBoneSegTraining.data.dataset import load_case, read_dataset
@@ -137,6 +137,15 @@ def test_a_number_format_in_which_labels_change_is_not_claimed(begun):
     assert "float16" not in export.validate_precisions(begun).manifest.precisions
 
 
+def test_what_is_validated_is_what_is_stored(begun, tmp_path):
+    half = export.choose_storage(begun)
+    export.finish(begun, tmp_path / "model.safetensors")
+    stored, validated = Bundle.load(tmp_path / "model.safetensors").network(), half.bundle().network()
+    for name, tensor in stored.state_dict().items():
+        assert torch.equal(tensor, validated.state_dict()[name])
+    assert not torch.equal(stored.head.weight, begun.network.head.weight)
+
+
 def test_without_an_exam_nothing_is_claimed(begun):
     blind = replace(begun, exams={name: export.Exams() for name in JOINTS})
     assert export.choose_storage(blind).manifest.storage == "float32"
@@ -202,6 +211,16 @@ def test_evaluate_scores_every_bone_of_every_exam(lab, model, capsys):
     found = Predictor(Bundle.load(model), "cpu").segment(case.volume, "stifle").labels
     both = 2 * ((found == 1) & (case.labels == 1)).sum() / ((found == 1).sum() + (case.labels == 1).sum())
     assert float(rows[0]["dice"]) == pytest.approx(both)
+
+
+def test_bones_that_nobody_labelled_are_not_scored(lab):
+    case = exam(lab, "hock")
+    partly = replace(case, known=np.array([True, True, False]))
+    scores = evaluate.score_cases(lambda volume: case.labels, [case, partly], block_table("hock"))
+    assert [list(scored.bones) for scored in scores] == [list(BONES), [BONES[0]]]
+    metrics = evaluate.metrics_of(scores)
+    assert [metrics["bones"][bone]["exams"] for bone in BONES] == [2, 1]
+    assert evaluate.mean_dice(scores) == 1
 
 
 def test_evaluate_names_what_is_wrong(lab, model, capsys):

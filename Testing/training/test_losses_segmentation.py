@@ -8,7 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.losses import DiceLoss
-from PedBoneSegTraining.losses.segmentation import segmentation_loss
+from PedBoneSegTraining.data.source import Batch
+from PedBoneSegTraining.losses import Context
+from PedBoneSegTraining.losses.segmentation import Segmentation, SegmentationTerm, segmentation_loss
+
+from PedBoneSegLib.network.segmenter import Output
 
 
 def as_logits(probabilities):
@@ -114,6 +118,19 @@ def test_images_that_lack_a_bones_label_do_not_count_in_its_dice():
     assert torch.equal(segmentation_loss(logits, labels, known)[1], without)
     known[:, 1:] = False
     assert segmentation_loss(logits, labels, known)[1] == 0
+
+
+def test_the_term_is_the_mean_over_domains_with_its_weights():
+    logits, batches = {}, {}
+    for seed, name in enumerate(("knee", "ankle", "shoulder")):
+        logits[name], labels, known = random_case(seed)
+        batches[name] = Batch(name, torch.zeros(3, 1, 5, 6), labels, known, ["a", "b", "c"])
+    term = SegmentationTerm(Segmentation(weight=2.0, cross_entropy=0.5, dice=3.0), (), None)
+    parts = [segmentation_loss(logits[name], batch.labels, batch.known) for name, batch in batches.items()]
+    expected = 2.0 * sum(0.5 * entropy + 3.0 * dice for entropy, dice in parts) / 3
+    context = Context(0, 1)
+    assert term(Output(logits, [], [], {}), batches, context).item() == pytest.approx(expected.item())
+    assert context.values["segmentation"].item() == pytest.approx(expected.item() / 2)
 
 
 def test_half_precision_logits_are_summed_in_single():

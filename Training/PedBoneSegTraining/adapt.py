@@ -7,7 +7,7 @@ A domain is a normalization and an output layer. Both begin as copies of the mos
 on the new exams, where the bones are the same; else the model's first, with a fresh output layer), and only they are
 trained: the shared filters are frozen, so all older domains stay bit for bit what they were. With `shared_rate` above 0
 the filters move too, at that share of the learning rate: better for a joint unlike all others, paid for by the older
-domains, whose metrics, temperatures and signatures then no longer hold and are taken out.
+domains, whose metrics, temperatures, signatures and review then no longer hold and are taken out.
 
 At the end the running statistics are measured anew, as the plain average over many batches: a few hundred steps are too
 few for the running average to forget where it came from.
@@ -42,7 +42,7 @@ from .data.augmentation import Augmentation, sample_generator
 from .data.bank import Bank
 from .data.dataset import Dataset, load_case, read_dataset, split_cases
 from .data.source import DatasetSource, Source
-from .evaluate import aligned, mean_dice, metrics_of, score_cases
+from .evaluate import aligned, labels_of, mean_dice, metrics_of, plain, score_cases
 from .export import Draft, Exams, finish
 from .losses.segmentation import segmentation_loss
 from .schedule import learning_rate
@@ -140,8 +140,9 @@ def adapt(
     where = choose_device(device)
 
     known = [card for card in manifest.domains if card.joint == spec_joint]
+    predictor = Predictor(plain(bundle), device)
     before = {
-        card.name: score_cases(_answers(Predictor(bundle, device), card.name), (load() for load in shown), bones)
+        card.name: score_cases(labels_of(predictor, card.name), (load() for load in shown), bones)
         for card in known
     }
     like = max(before, key=lambda name: mean_dice(before[name]) or 0.0, default=manifest.domains[0].name)
@@ -169,8 +170,8 @@ def adapt(
     draft = replace(draft, manifest=replace(draft.manifest, provenance={**manifest.provenance, "adapted": history}))
     path = Path(output) if output else Path(f"{draft.manifest.name}.safetensors")
     written = finish(draft, path)
-    predictor = Predictor(Bundle.load(path), device)
-    after = metrics_of(score_cases(_answers(predictor, joint), (load() for load in shown), bones))
+    predictor = Predictor(plain(Bundle.load(path)), device)
+    after = metrics_of(score_cases(labels_of(predictor, joint), (load() for load in shown), bones))
     earlier = metrics_of(before[like]) if known else None
     return Adaptation(path, written, earlier, after, bool(exams.validation), time.perf_counter() - started)
 
@@ -272,17 +273,16 @@ def _draft(
 ) -> Draft:
     manifest = bundle.manifest
     cards = manifest.domains
-    names = [f"signatures.{card.name}" for card in cards if card.signature]
+    signed = [card for card in cards if card.signature]
+    names = [f"signatures.{card.name}" for card in signed]
+    names += [f"pooled.{card.name}" for card in signed if card.signature.get("pooled")]
     signatures = {name: bundle.tensor(name) for name in names}
     if shared_rate:
         note = "The shared filters have moved since this domain was measured."
         cards = tuple(replace(card, temperature=1.0, signature=None, metrics={}, note=note) for card in cards)
-        signatures = {}
+        signatures, manifest = {}, replace(manifest, review=None)
     new = DomainCard(spec.name, spec.joint, bones, settings.to_dict())
     name = f"{manifest.name}-{spec.name.lower()}"[:64].rstrip("._-")
     manifest = replace(manifest, name=name, network=network.config, domains=(*cards, new), sha256="")
     return Draft(network.eval(), manifest, {spec.name: exams}, device, signatures, only=(spec.name,))
 
-
-def _answers(predictor: Predictor, domain: str):
-    return lambda volume: predictor.segment(volume, domain).labels

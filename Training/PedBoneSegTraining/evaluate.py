@@ -9,7 +9,7 @@ exist there. Bones that nobody labelled in an exam are not scored in it.
 import argparse
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.formats import check_folder
-from PedBoneSegLib.predictor import Predictor, choose_domain
+from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.store import resolve
 from PedBoneSegLib.volume import Volume
 
@@ -61,7 +61,7 @@ def evaluate(
     if output is not None:
         check_folder(Path(output).absolute().parent)
     bundle = Bundle.load(resolve(str(model)))
-    card = choose_domain(bundle.manifest, joint)
+    card = bundle.domains_of(joint)[0]
     dataset = read_dataset(data, joint=card.joint, table=card.table)
     predictor = Predictor(bundle, device)
 
@@ -69,7 +69,7 @@ def evaluate(
         for case in tqdm(dataset.cases, unit="exam", disable=None):  # a bar on a terminal, nothing in a pipe
             yield load_case(dataset, case)
 
-    exams = score_cases(lambda volume: predictor.segment(volume, card.name).labels, cases(), dataset.table)
+    exams = score_cases(lambda volume: predictor.segment(volume, joint).labels, cases(), dataset.table)
     if output is not None:
         write_csv(output, exams)
     return exams
@@ -86,6 +86,17 @@ def score_cases(
         scores = score_exam(segment(case.volume), case.labels, spacing, table.labels, unlabelled=unlabelled)
         exams.append(ExamScores(case.name, scores))
     return exams
+
+
+def plain(bundle: Bundle) -> Bundle:
+    """The model without signatures and review: it uses the very domain that is named, where signatures may prefer
+    another one of the joint, and finds labels alone."""
+    cards = tuple(replace(card, signature=None) for card in bundle.manifest.domains)
+    return replace(bundle, manifest=replace(bundle.manifest, domains=cards, review=None))
+
+
+def labels_of(predictor: Predictor, domain: str) -> Callable[[Volume], np.ndarray]:
+    return lambda volume: predictor.segment(volume, domain).labels
 
 
 def by_bone(exams: Iterable[ExamScores]) -> dict[str, list[BoneScore]]:

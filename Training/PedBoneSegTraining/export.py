@@ -36,11 +36,10 @@ from PedBoneSegLib.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.segmenter import Segmenter
 from PedBoneSegLib.predictor import Predictor, faster_precisions
 from PedBoneSegLib.slices import SliceSettings
-from PedBoneSegLib.volume import Volume
 
 from .data.dataset import LoadedCase, load_case
 from .data.study import DomainData, open_study
-from .evaluate import metrics_of, score_cases, table_lines
+from .evaluate import labels_of, metrics_of, plain, score_cases, table_lines
 from .runfolder import Result, RunFolder
 
 AGREEMENT = 0.999  # Dice of a bone's labels below which a format or a storage is not claimed
@@ -176,26 +175,25 @@ def choose_storage(draft: Draft) -> Draft:
     if draft.only and draft.manifest.storage == "float32":
         return full
     largest = max(tensor.abs().max().item() for tensor in draft.network.state_dict().values() if tensor.ndim == 4)
-    fits = largest < FLOAT16_LARGEST and all(_agree(draft, Predictor(half.bundle(), draft.device)))
+    fits = largest < FLOAT16_LARGEST and all(_agree(draft, Predictor(plain(half.bundle()), draft.device)))
     return half if fits else full
 
 
 def validate_precisions(draft: Draft) -> Draft:
     """The number formats in which the labels stay the same. A model adapted from another keeps to that one's."""
     names = draft.manifest.precisions[1:] if draft.only else ("bfloat16", "float16")
-    bundle = draft.bundle()
+    bundle = plain(draft.bundle())
     kept = [name for name in names if all(_agree(draft, _InPrecision(bundle, draft.device, name)))]
     return replace(draft, manifest=replace(draft.manifest, precisions=("float32", *kept)))
 
 
 def measure(draft: Draft) -> Draft:
     """Metrics on the validation exams, by the model as it will be stored."""
-    predictor = Predictor(draft.bundle(), draft.device)
+    predictor = Predictor(plain(draft.bundle()), draft.device)
     for name in draft.measured:
         if draft.exams[name].validation:
             cases = (load() for load in draft.exams[name].validation)
-            segment = _segmenter_of(predictor, name)
-            exams = score_cases(segment, cases, draft.manifest.domain(name).table)
+            exams = score_cases(labels_of(predictor, name), cases, draft.manifest.domain(name).table)
             draft = draft.with_card(name, metrics=metrics_of(exams))
     return draft
 
@@ -207,7 +205,7 @@ def write_card(draft: Draft) -> Draft:
 
 def prove(draft: Draft, bundle: Bundle) -> None:
     """The file, opened by the runtime, gives the trained network's labels. BadModel if it does not."""
-    for name, agrees in zip(_proofs(draft), _agree(draft, Predictor(bundle, draft.device)), strict=True):
+    for name, agrees in zip(_proofs(draft), _agree(draft, Predictor(plain(bundle), draft.device)), strict=True):
         if not agrees:
             raise BadModel(
                 f"model {draft.manifest.name}: the written file's labels for {name} are not the trained network's",
@@ -307,18 +305,13 @@ def _proofs(draft: Draft) -> list[str]:
 def _agree(draft: Draft, predictor: Predictor):
     """Per domain with a proof exam: whether `predictor` gives the trained network's labels. Without any exam nothing is
     claimed: one False."""
-    trained = _AsTrained.for_network(draft.network, draft.manifest.domains, draft.device)
+    trained = _AsTrained.for_network(draft.network, plain(draft.bundle()).manifest.domains, draft.device)
     if not _proofs(draft):
         yield False
     for name in _proofs(draft):
-        volume = draft.exams[name].proof().volume
-        wanted = trained.segment(volume, name)
-        found = predictor.segment(volume, name)
-        yield label_agreement(wanted.labels, found.labels, len(wanted.table.bones)) >= AGREEMENT
-
-
-def _segmenter_of(predictor: Predictor, domain: str) -> Callable[[Volume], np.ndarray]:
-    return lambda volume: predictor.segment(volume, domain).labels
+        volume, bones = draft.exams[name].proof().volume, draft.manifest.domain(name).table.bones
+        wanted, found = labels_of(trained, name)(volume), labels_of(predictor, name)(volume)
+        yield label_agreement(wanted, found, len(bones)) >= AGREEMENT
 
 
 class _AsTrained(Predictor):
@@ -327,8 +320,7 @@ class _AsTrained(Predictor):
     def network(self, domain: str, device: torch.device, precision: torch.dtype):
         if not self._networks:
             self._networks[()] = self.bundle.network().to(device)
-        temperature = self.bundle.domain(domain).temperature
-        return lambda images: self._networks[()](images, [domain] * len(images)).logits[domain] / temperature
+        return lambda images: self._networks[()](images, [domain] * len(images)).logits[domain]
 
     def precision(self, device: torch.device) -> torch.dtype:
         return torch.float32
