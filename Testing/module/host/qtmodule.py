@@ -102,16 +102,17 @@ def _strictSetattr(self, name: str, value) -> None:
 class Process(QtCore.QProcess):
     """As PythonQt binds it: the signal `finished` as an attribute passes the exit code alone, and never both."""
 
-    @property
-    def finished(self):
-        return _OneArgument(QtCore.QProcess.finished.__get__(self))
+    def __init__(self, parent=None) -> None:
+        super().__init__(parent)
+        self._both = self.__dict__["finished"]
+        self.__dict__["finished"] = _OneArgument(self._both)
 
     def connect(self, signature: str, function) -> bool:
         signals = {
-            "finished(int,QProcess::ExitStatus)": QtCore.QProcess.finished,
-            "errorOccurred(QProcess::ProcessError)": QtCore.QProcess.errorOccurred,
+            "finished(int,QProcess::ExitStatus)": self._both,
+            "errorOccurred(QProcess::ProcessError)": self.errorOccurred,
         }
-        signals[signature].__get__(self).connect(function)
+        signals[signature].connect(function)
         return True
 
     def write(self, data) -> int:

@@ -1,0 +1,149 @@
+"""Ring 1: what needs no scene and no worker: edits by fingerprint, words, the log, folders, setup."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PedBoneSegUI import answers, dependencies, measuretable, workfolder
+from PedBoneSegUI.edits import keepSlices, sliceFingerprints, touchedSlices
+from PedBoneSegUI.worklog import WorkLog
+
+ANSWER = {
+    "joint": "knee", "side": "right", "seconds": 3.21, "verdict": "joint", "detected_joint": "knee", "warnings": [],
+    "bones": {"femur": {"volume_ml": 40.0}, "tibia": {"volume_ml": 30.0}, "patella": {"volume_ml": 0.0}},
+}  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 2), st.lists(st.integers(0, 3), max_size=3, unique=True))
+def test_exactlyTheTouchedSlicesAreFound(seed, axis, touched):
+    rng = np.random.default_rng(seed)
+    masks = {name: rng.random((4, 4, 4)) > 0.5 for name in ("femur", "tibia")}
+    before = sliceFingerprints(masks, axis)
+    for index in touched:
+        view = np.moveaxis(masks["tibia"], 2 - axis, 0)[index]
+        view[tuple(rng.integers(0, 4, 2))] ^= True
+    assert touchedSlices(before, sliceFingerprints(masks, axis)) == sorted(touched)
+
+
+def test_axesAreThoseOfTheVoxelGrid():
+    """A voxel at i=2, j=1, k=0 of a grid of 4 x 3 x 2."""
+    mask = np.zeros((2, 3, 4), bool)
+    mask[0, 1, 2] = True
+    filled = [[bool(one) for one in sliceFingerprints({"femur": mask}, axis)] for axis in (0, 1, 2)]
+    assert filled == [[False, False, True, False], [False, True, False], [True, False]]
+
+
+def test_handMadeWorkCountsAsTouchedEverywhere():
+    assert touchedSlices([], [0, 5, 0, 9]) == [1, 3]
+    assert touchedSlices([5, 9], [0, 5, 0, 9]) == [1, 3], "a record of another grid says nothing"
+
+
+def test_aMoveFromOneBoneToAnotherIsAnEdit():
+    mask = np.ones((1, 2, 2), bool)
+    one, other = sliceFingerprints({"femur": mask}, 2), sliceFingerprints({"tibia": mask}, 2)
+    assert one != other
+
+
+def test_keptSlicesComeFromTheOldOnAnyAxis():
+    old, new = np.zeros((2, 3, 4), int), np.ones((2, 3, 4), int)
+    assert keepSlices(new, old, 0, [3]).sum() == 18 and keepSlices(new, old, 1, [0, 2]).sum() == 8
+    assert keepSlices(new, old, 2, []).sum() == 24 and new.sum() == 24
+
+
+def test_summary():
+    assert answers.summary(ANSWER) == "Knee, right · 2 bones · 3.2 s"
+    assert answers.summary({**ANSWER, "side": None, "bones": {"femur": {"volume_ml": 1}}}) == "Knee · 1 bone · 3.2 s"
+    assert answers.warningOf(ANSWER) is None
+
+
+def test_warningsThatCannotBeMissed():
+    unlike = answers.warningOf({**ANSWER, "verdict": "unlike"})
+    assert "unlike anything" in unlike.text and not unlike.joint
+    wrong = answers.warningOf({**ANSWER, "detected_joint": "ankle"})
+    assert "looks like an ankle" in wrong.text and "as a knee" in wrong.text and wrong.joint == "ankle"
+    twoSides = answers.warningOf({**ANSWER, "warnings": [{"code": "two-sides", "message": "two femurs"}]})
+    assert twoSides == answers.Warning("two femurs")
+    repeated = {**ANSWER, "detected_joint": "ankle", "warnings": [{"code": "wrong-joint", "message": "again"}]}
+    assert "again" not in answers.warningOf(repeated).text
+
+
+def test_undecidedOffersTheLikeliestJointWhenTwoAreNear():
+    answer = {"verdict": "ambiguous", "scores": {"knee": 0.55, "ankle": 0.52}}
+    offered = answers.refusalOf("undecided", "", answer)
+    assert offered.joint == "ankle" and "ankle 0.52, knee 0.55" in offered.text
+    assert answers.refusalOf("undecided", "", {"verdict": "unlike", "scores": {"knee": 3.0}}).joint == ""
+    assert "CPU" in answers.refusalOf("out-of-memory", "too large", {}).text
+
+
+@pytest.mark.parametrize(
+    ("fraction", "elapsed", "text"),
+    [(0.5, 10, "about 10 s left"), (0.1, 60, "about 9 min left"), (0.02, 60, ""), (0.5, 1, ""), (1.0, 60, "")],
+)
+def test_timeLeft(fraction, elapsed, text):
+    assert answers.timeLeft(fraction, elapsed) == text
+
+
+def test_theLogHidesPathsAndNames():
+    log = WorkLog(lines=3)
+    log.append("1")
+    log.hide("Anna Berg", "")
+    log.append('File "/home/x/Anna Berg/scan.py", line 3\nC:\\Users\\Dr. Berg\\a.nii gone\nAnna Berg 100/200 a/b')
+    assert log.text == 'File "<path>", line 3\n<path> Berg\\a.nii gone\n<hidden> 100/200 a/b'.replace(
+        "<path> Berg\\a.nii gone", log.text.splitlines()[1]
+    )
+    assert "Users" not in log.text and "Anna" not in log.text and "\n1" not in log.text
+
+
+def test_theFolderOfAKilledProcessGoesAtTheNextStart(tmp_path):
+    code = (
+        "import sys; from PedBoneSegUI.workfolder import WorkFolder; "
+        "print(WorkFolder(sys.argv[1]).newFile('.nrrd').parent)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    mine, other = workfolder.WorkFolder(tmp_path), tmp_path / "PedBoneSeg-notes"
+    other.mkdir()
+    path = mine.path
+    assert os.path.isdir(found) and oct(path.stat().st_mode)[-3:] == "700"
+    assert [str(one) for one in mine.sweep()] == [found]
+    assert path.is_dir() and other.is_dir(), "neither our own nor a stranger's folder"
+    mine.remove()
+    assert not path.exists()
+
+
+def test_installationTakesTheBuildThatFits(monkeypatch):
+    monkeypatch.setattr(dependencies, "isInstalled", lambda name: False)
+    calls = dependencies.steps(["torch", "safetensors"])
+    assert [call[1:3] for call in calls] == [["pip", "install"], ["light_the_torch", "install"], ["pip", "install"]]
+    assert not any("torch" == call[-1].split(">")[0] and call[1] == "pip" for call in calls), "never torch by pip"
+    offline = dependencies.steps(["torch"], "/wheels here")
+    assert offline == [["-m", "pip", "install", "--no-index", "--find-links", "/wheels here", dependencies.TORCH]]
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("ERROR: ProxyError('Cannot connect to proxy')", "proxy refuses"),
+        ("OSError: [Errno 28] No space left on device", "disk is full"),
+        ("Temporary failure in name resolution", "internet"),
+        ("ERROR: No matching distribution found for torch>=99", "fitting build"),
+        ("Segmentation fault", "log tells more"),
+    ],
+)
+def test_whyAnInstallationFailed(log, words):
+    assert words in dependencies.explain(log)
+
+
+def test_measuresAsTable():
+    answer = {"bones": {"femur": {"volume_ml": 2.5, "extent_mm": [1, 2.0], "axes": None}, "tibia": {"volume_ml": 0.0}}}
+    columns, rows = measuretable.rowsOf(answer)
+    assert columns == ["bone", "volume_ml", "extent_mm 1", "extent_mm 2"]
+    assert rows == [["femur", 2.5, 1, 2.0], ["tibia", 0.0, "", ""]]
+    assert measuretable.tabText(["a", "b"], [["x,y", 1.25]], ",") == 'a,b\n"x,y",1.25\n'
