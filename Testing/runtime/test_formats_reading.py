@@ -50,6 +50,7 @@ def nifti(array, grid=None, **fields):
 def test_itk_files_of_any_type_and_geometry_are_read_as_itk_does(tmp_path, grid, dtype, suffix, compress):
     array = voxels(grid.size, dtype)
     path = tmp_path / f"image{suffix}"
+    (tmp_path / "image.nii").unlink(missing_ok=True)  # ITK would take the voxels of image.nii.gz from it
     sitk.WriteImage(itk_image(array, grid), str(path), useCompression=compress)
     volume = read_volume(path)
     assert volume.array.dtype == array.dtype and volume.array.dtype.isnative
