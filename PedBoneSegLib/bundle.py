@@ -6,7 +6,8 @@ before all of it was checked (`Bundle.load`): the header's size and form, the sc
 tensor's name, type and shape, the SHA-256 over tensors and manifest, and that all numbers are finite.
 
 Tensors: `network.*`, the network's state (convolution weights as the manifest's `storage` says, all else float32);
-`signatures.<domain>` [references, channels] for the domains that have a signature.
+`signatures.<domain>` [references, channels] for the domains that have a signature, and `pooled.<domain>` [references,
+2 × channels] for those whose signature has `pooled`.
 """
 
 import hashlib
@@ -102,7 +103,7 @@ def write_bundle(
 ) -> Manifest:
     """Writes a model, whole or not at all, over whatever is at `path`; returns the manifest with its hash.
 
-    `tensors`: `network.<name>` for every entry of the network's `state_dict`, and `signatures.<domain>`. Their types
+    `tensors`: `network.<name>` for every entry of the network's `state_dict`, and the signatures'. Their types
     are chosen here. What could not be loaded again is not written (BadModel).
     """
     import numpy as np
@@ -216,10 +217,13 @@ def _expected_tensors(manifest: Manifest) -> dict[str, tuple[str, tuple[int, ...
     shapes = {f"network.{name}": tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for card in manifest.domains:
         if card.signature is not None:
-            if card.signature["layer"] >= len(network.encoder.channels):
+            pooled = card.signature.get("pooled")
+            channels, exams = network.encoder.channels, card.signature["references"]
+            if max(part["layer"] for part in (card.signature, pooled or card.signature)) >= len(channels):
                 raise BadModel(f"domain {card.name}: the signature's layer is none of the encoder's")
-            channels = network.encoder.channels[card.signature["layer"]]
-            shapes[f"signatures.{card.name}"] = (card.signature["references"], channels)
+            shapes[f"signatures.{card.name}"] = (exams, channels[card.signature["layer"]])
+            if pooled:
+                shapes[f"pooled.{card.name}"] = (exams, 2 * channels[pooled["layer"]])
     return {name: (_type(name, shape, manifest.storage), shape) for name, shape in shapes.items()}
 
 

@@ -20,8 +20,8 @@ class DomainCard:
     """What the model knows of one domain beside its weights.
 
     `settings`: those of the slices (see `slices`). `temperature`: what the logits are divided by. `signature`: None,
-    or `layer` (the encoder's level), `threshold` (of the distance), `references` (number of exams), and more if need
-    be. `metrics`: whatever export measured.
+    or `layer` (the encoder's level), `threshold` (of the distance), `references` (number of exams) and maybe `pooled`
+    (`layer` and `threshold` of the second distance, see the room `signature`). `metrics`: whatever export measured.
     """
 
     name: str
@@ -42,6 +42,11 @@ class DomainCard:
                 raise BadModel(f"domain {self.name}: the signature lacks its layer or its number of references")
             if not isinstance(threshold, float) or not 0 < threshold < math.inf:
                 raise BadModel(f"domain {self.name}: the signature's threshold {threshold!r} is not above 0")
+            more = self.signature.get("pooled")
+            if more is not None:
+                more = typed(more, {"layer": int, "threshold": float}, f"domain {self.name}: the signature's pooled")
+                if more["layer"] < 0 or not 0 < more["threshold"] < math.inf:
+                    raise BadModel(f"domain {self.name}: the signature's pooled {more} makes no sense")
 
     def to_dict(self) -> dict:
         return _values(self) | {"table": self.table.to_csv(), "temperature": float(self.temperature)}

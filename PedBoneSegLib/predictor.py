@@ -114,7 +114,7 @@ class Predictor:
         started = time.perf_counter()
         cards = candidates(self.bundle.manifest, joint)
         progress(0.0, "preparing")
-        stacks, notices = _Stacks(volume), []
+        stacks, notices = Stacks(volume), []
         found = None
         if any(self.reference(card) for card in cards):
             found = self.detect(volume, stacks, notices, cancelled)
@@ -132,8 +132,8 @@ class Predictor:
         if doubt is not None:
             doubt[...] = NOT_LOOKED_AT
         chances = probabilities(len(card.table.bones)) if probabilities else None
-        place = _Placing(stack, labels, chances, doubt)
-        with _Pass(self, card, stack, place, warnings, stack.occupied) as run:
+        place = Placing(stack, labels, chances, doubt)
+        with Pass(self, card, stack, place, warnings, stack.occupied) as run:
             for fraction in run:
                 if cancelled():
                     raise Cancelled()
@@ -166,13 +166,13 @@ class Predictor:
     def detect(
         self,
         volume: Volume,
-        stacks: "_Stacks | None" = None,
+        stacks: "Stacks | None" = None,
         warnings: list[Notice] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> dict:
         """The `detect` object: the volume under every domain's normalization against the domain's reference exams. All
         null where the model has no signatures. What the user should know of the memory goes to `warnings`."""
-        stacks, warnings, scores = stacks or _Stacks(volume), [] if warnings is None else warnings, {}
+        stacks, warnings, scores = stacks or Stacks(volume), [] if warnings is None else warnings, {}
         for card in self.bundle.manifest.domains:
             if reference := self.reference(card):
                 moments = self.observe(stacks(card), card, reference.layers, warnings, cancelled)
@@ -198,7 +198,7 @@ class Predictor:
         if not len(indices):  # nothing with signal: features of nothing
             channels = self.network(card.name, self.device, self.precision(self.device)).encoder.channels
             return {layer: Moments(channels[layer]) for layer in layers}
-        with _Pass(self, card, stack, place, [] if warnings is None else warnings, indices, max(layers)) as run:
+        with Pass(self, card, stack, place, [] if warnings is None else warnings, indices, max(layers)) as run:
             for _ in run:
                 if cancelled():
                     raise Cancelled()
@@ -323,7 +323,7 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
     return functional.interpolate(logits.contiguous(), scale_factor=scales, **options)[..., : size[0], : size[1]]
 
 
-class _Stacks:
+class Stacks:
     """The volume's slices, made once for all domains with the same settings."""
 
     def __init__(self, volume: Volume):
@@ -336,7 +336,7 @@ class _Stacks:
         return self._made[settings]
 
 
-class _Placing:
+class Placing:
     """Where a batch's results go."""
 
     def __init__(self, stack: SliceStack, labels, probabilities, uncertainty):
@@ -360,7 +360,7 @@ class _Placing:
         self.stack.place(values.to(torch.uint8).cpu().numpy(), indices, target)
 
 
-class _Pass:
+class Pass:
     """Slices through the network, a batch at a step; each step yields the fraction that is done.
 
     `place` gets a batch's indices and its logits; with `level`, the encoder's features up to that level instead.
@@ -377,7 +377,7 @@ class _Pass:
         self.indices, self.level = indices, level
         self._use(predictor.device)
 
-    def __enter__(self) -> "_Pass":
+    def __enter__(self) -> "Pass":
         return self
 
     def __exit__(self, kind, *_) -> None:

@@ -116,11 +116,11 @@ SLOW = """
     import time
     from PedBoneSegLib import predictor
     predictor.BATCH_PIXELS["cpu"] = 1
-    fast = predictor._Pass._logits
+    fast = predictor.Pass._results
     def slow(self, indices):
         time.sleep(0.25)
         return fast(self, indices)
-    predictor._Pass._logits = slow
+    predictor.Pass._results = slow
 """
 
 
