@@ -146,10 +146,11 @@ def test_what_is_validated_is_what_is_stored(begun, tmp_path):
     assert not torch.equal(stored.head.weight, begun.network.head.weight)
 
 
-def test_without_an_exam_nothing_is_claimed(begun):
+def test_without_an_exam_nothing_is_claimed(begun, tmp_path):
     blind = replace(begun, exams={name: export.Exams() for name in JOINTS})
-    assert export.choose_storage(blind).manifest.storage == "float32"
-    assert export.validate_precisions(blind).manifest.precisions == ("float32",)
+    manifest = export.finish(blind, tmp_path / "model.safetensors")
+    assert (manifest.storage, manifest.precisions) == ("float32", ("float32",))
+    assert all(card.metrics == {} for card in manifest.domains) and "Not measured" in manifest.card
 
 
 def test_rounding_imitates_a_device_of_that_format():

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, metavar="CSV",
                         help="the new joint's bones (default: names from dataset.json)")
     parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="default: ./MODEL-NEW.safetensors")
-    parser.add_argument("--steps", type=int, default=300, help="training steps (default: 300)")
+    parser.add_argument("--steps", type=int, default=200, help="training steps (default: 200)")
     parser.add_argument("--shared-rate", type=float, default=0.0, metavar="SHARE",
                         help="let the shared filters learn too, at this share of the rate; changes the older joints "
                         "(default: 0, frozen)")
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 def adapt(
     model: str | Path, joint: str, data: str | Path, table: str | Path | None = None, output: str | Path | None = None,
-    *, steps: int = 300, batch: int = 8, rate: float = 3e-3, shared_rate: float = 0.0, seed: int = 0,
+    *, steps: int = 200, batch: int = 8, rate: float = 3e-3, shared_rate: float = 0.0, seed: int = 0,
     device: str = "auto", progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Adaptation:
     """Writes a new model beside the old one: to `output`, else MODEL-JOINT.safetensors in the current folder.
@@ -187,13 +187,13 @@ def train_domain(
         parameter.requires_grad_(shared_rate > 0)
     groups = [(own, 1.0), (shared, shared_rate)] if shared_rate else [(own, 1.0)]
     optimizer = torch.optim.Adam([{"params": parameters, "share": share} for parameters, share in groups], lr=0.0)
-    network.train()
+    network.train().to(memory_format=torch.channels_last)  # on a CPU more than twice as fast
     for step in range(options.steps):
         batch = source.batch(step, options.batch)
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(step, options.steps, options)
         optimizer.zero_grad()
-        logits = network(batch.images, [domain] * len(batch)).logits[domain]
+        logits = network(_fast(batch.images), [domain] * len(batch)).logits[domain]
         loss = sum(segmentation_loss(logits, batch.labels, batch.known))
         loss.backward()
         optimizer.step()
@@ -215,9 +215,13 @@ def measure_statistics(network: Segmenter, domain: str, source: Source, options:
         for norm in norms:
             norm.momentum = 1 / (number + 1)
         batch = source.batch(options.steps + number, options.batch)
-        network(batch.images, [domain] * len(batch))
+        network(_fast(batch.images), [domain] * len(batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _fast(images: torch.Tensor) -> torch.Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _joint_and_bones(

@@ -17,7 +17,7 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from PedBoneSegLib.slices import SliceSettings
 from .data.dataset import LoadedCase, load_case
 from .data.study import DomainData, open_study
 from .evaluate import labels_of, metrics_of, plain, score_cases, table_lines
+from .reference import SYNTHETIC_EXAMS, know_itself, synthetic_reserve
 from .runfolder import Result, RunFolder
 
 AGREEMENT = 0.999  # Dice of a bone's labels below which a format or a storage is not claimed
@@ -107,10 +108,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-version", default="1", metavar="V", help="its version (default: 1)")
     parser.add_argument("--licence", default="not stated", help="its licence, which depends on the data")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--synthetic-reserve", type=int, default=SYNTHETIC_EXAMS, metavar="N",
+                        help="exams to draw for the self-knowledge of a domain trained on synthetic exams alone "
+                        "(default: %(default)s; below 8 it gets no verdict)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that draw them (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
-    for path, model in export_run(args.run, args.output, args.device, args.name, args.model_version, args.licence):
+    done = export_run(args.run, args.output, args.device, args.name, args.model_version, args.licence,
+                      synthetic=args.synthetic_reserve, jobs=args.jobs)
+    for path, model in done:
         size, formats = path.stat().st_size / 2**20, ", ".join(model.precisions)
         print(f"{path}: {size:.1f} MiB, convolutions in {model.storage}, labels the same in {formats}")
         for card in model.domains:
@@ -121,9 +128,13 @@ def run(args: argparse.Namespace) -> int:
 
 def export_run(
     folder: str | Path, output: str | Path | None = None, device: str = "auto", name: str | None = None,
-    version: str = "1", licence: str = "not stated",
+    version: str = "1", licence: str = "not stated", *, synthetic: int = SYNTHETIC_EXAMS, jobs: int = 1,
 ) -> list[tuple[Path, Manifest]]:
-    """Writes a model for each network that a finished run is for; its data must still be where they were."""
+    """Writes a model for each network that a finished run is for; its data must still be where they were.
+
+    A domain that was trained on synthetic exams alone gets `synthetic` more of them, drawn by `jobs` processes from the
+    cohort that no training sees, as its reserve.
+    """
     run = RunFolder.open(folder)
     results, study = list(run.results()), open_study(run.config)
     name = _model_name(name or run.config.name)
@@ -138,7 +149,7 @@ def export_run(
         domains = {each: study[each] for each in result.stage.domains}
         begun = draft(
             result.network, {each: domain.table for each, domain in domains.items()}, run.config.slices,
-            {each: exams_of(domain, run.config.seed) for each, domain in domains.items()},
+            {each: exams_of(domain, run.config.seed, synthetic, jobs) for each, domain in domains.items()},
             name=called, version=version, licence=licence, provenance=_provenance(run, result, domains), device=device,
         )
         written.append((path, finish(begun, path)))
@@ -158,7 +169,7 @@ def draft(
 
 def finish(draft: Draft, path: str | Path) -> Manifest:
     """All parts of the export in order, then the file and its proof. Returns the manifest as written."""
-    for part in (choose_storage, validate_precisions, measure, write_card):
+    for part in (choose_storage, validate_precisions, know_itself, measure, write_card):
         draft = part(draft)
     with whole_file(path) as temporary:  # the model takes its place when it is proven, not before
         manifest = write_bundle(temporary, draft.manifest, draft.all_tensors())
@@ -175,7 +186,7 @@ def choose_storage(draft: Draft) -> Draft:
     if draft.only and draft.manifest.storage == "float32":
         return full
     largest = max(tensor.abs().max().item() for tensor in draft.network.state_dict().values() if tensor.ndim == 4)
-    fits = largest < FLOAT16_LARGEST and all(_agree(draft, Predictor(plain(half.bundle()), draft.device)))
+    fits = largest < FLOAT16_LARGEST and _same_labels(draft, Predictor(plain(half.bundle()), draft.device))
     return half if fits else full
 
 
@@ -183,7 +194,7 @@ def validate_precisions(draft: Draft) -> Draft:
     """The number formats in which the labels stay the same. A model adapted from another keeps to that one's."""
     names = draft.manifest.precisions[1:] if draft.only else ("bfloat16", "float16")
     bundle = plain(draft.bundle())
-    kept = [name for name in names if all(_agree(draft, _InPrecision(bundle, draft.device, name)))]
+    kept = [name for name in names if _same_labels(draft, _InPrecision(bundle, draft.device, name))]
     return replace(draft, manifest=replace(draft.manifest, precisions=("float32", *kept)))
 
 
@@ -205,11 +216,11 @@ def write_card(draft: Draft) -> Draft:
 
 def prove(draft: Draft, bundle: Bundle) -> None:
     """The file, opened by the runtime, gives the trained network's labels. BadModel if it does not."""
-    for name, agrees in zip(_proofs(draft), _agree(draft, Predictor(plain(bundle), draft.device)), strict=True):
-        if not agrees:
+    for name, agreement in _agreements(draft, Predictor(plain(bundle), draft.device)):
+        if agreement < AGREEMENT:
             raise BadModel(
-                f"model {draft.manifest.name}: the written file's labels for {name} are not the trained network's",
-                "nothing was kept; please report this as a bug",
+                f"model {draft.manifest.name}: the written file's labels for {name} are not the trained network's "
+                f"(Dice {agreement:.4f})", "nothing was kept; please report this as a bug",
             )
 
 
@@ -255,14 +266,16 @@ def _model_name(text: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:64].rstrip("._-") or "model"
 
 
-def exams_of(domain: DomainData, seed: int) -> Exams:
-    """A domain without a data set was trained on synthetic exams: the first of them serves to compare labels."""
+def exams_of(domain: DomainData, seed: int, synthetic: int = 0, jobs: int = 1) -> Exams:
+    """A domain without a data set was trained on synthetic exams: the first of them serves to compare labels, and
+    `synthetic` of a cohort of their own are reserved."""
     groups = {
         group: tuple(lambda of=dataset, case=case: load_case(of, case) for dataset, case in domain.cases(group))
         for group in ("train", "validation", "reserved")
     }
     if not domain.datasets:
         groups["train"] = (lambda: synthetic_exam(domain.table, seed),)
+        groups["reserved"] = synthetic_reserve(domain.table, synthetic, jobs)
     return Exams(**groups)
 
 
@@ -298,24 +311,28 @@ def _provenance(run: RunFolder, result: Result, domains: Mapping[str, DomainData
 # ---------------------------------------------------------------------------------------- labels, compared
 
 
-def _proofs(draft: Draft) -> list[str]:
-    return [name for name in draft.measured if draft.exams[name].proof]
+def _same_labels(draft: Draft, predictor: Predictor) -> bool:
+    """Whether `predictor` gives the trained network's labels in every domain that has an exam; False where none has:
+    what nobody looked at is not claimed."""
+    lowest = [agreement for _, agreement in _agreements(draft, predictor)]
+    return min(lowest, default=0.0) >= AGREEMENT
 
 
-def _agree(draft: Draft, predictor: Predictor):
-    """Per domain with a proof exam: whether `predictor` gives the trained network's labels. Without any exam nothing is
-    claimed: one False."""
+def _agreements(draft: Draft, predictor: Predictor) -> Iterator[tuple[str, float]]:
+    """Per domain that has an exam, how far `predictor`'s labels agree with the trained network's."""
     trained = _AsTrained.for_network(draft.network, plain(draft.bundle()).manifest.domains, draft.device)
-    if not _proofs(draft):
-        yield False
-    for name in _proofs(draft):
-        volume, bones = draft.exams[name].proof().volume, draft.manifest.domain(name).table.bones
-        wanted, found = labels_of(trained, name)(volume), labels_of(predictor, name)(volume)
-        yield label_agreement(wanted, found, len(bones)) >= AGREEMENT
+    for name in draft.measured:
+        if proof := draft.exams[name].proof:
+            volume, bones = proof().volume, draft.manifest.domain(name).table.bones
+            wanted, found = labels_of(trained, name)(volume), labels_of(predictor, name)(volume)
+            yield name, label_agreement(wanted, found, len(bones))
 
 
 class _AsTrained(Predictor):
     """The runtime's way around the network, with the trained network itself in place of the folded one."""
+
+    def reference(self, card: DomainCard) -> None:
+        """Labels are compared, nothing is detected."""
 
     def network(self, domain: str, device: torch.device, precision: torch.dtype):
         if not self._networks:
@@ -328,6 +345,8 @@ class _AsTrained(Predictor):
 
 class _InPrecision(Predictor):
     """Calculates in the given number format, or as if, where the device is not faster with it."""
+
+    reference = _AsTrained.reference
 
     def __init__(self, bundle: Bundle, device: str, name: str) -> None:
         super().__init__(bundle, device)
