@@ -11,7 +11,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-CHUNK = 8 * 2**20  # bytes written per turn of the event loop, so that the application never stutters
+CHUNK = 2 * 2**20  # bytes written per turn of the event loop, so that the application never stutters
 
 _NRRD_TYPES = {
     "int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32", "uint32": "uint32",
@@ -109,11 +109,12 @@ class FileWriting:
             if self._position < len(self._bytes):
                 qt.QTimer.singleShot(0, self._turn)
                 return
+            self._stream.flush()
             self._close()
         except OSError as error:
+            self._position = len(self._bytes)
             self._close()
             sentence = _("The temporary file could not be written ({reason}).").format(reason=error.strerror)
-            self._position = len(self._bytes)
             self._onEnd(sentence)
             return
         self._onEnd("")
@@ -128,17 +129,25 @@ class FileWriting:
 
 
 def readFile(path: Path, className: str = "vtkMRMLLabelMapVolumeNode"):
-    """A volume node, not in the scene, with the file's voxels and geometry; RuntimeError if it cannot be read."""
+    """A volume node, not in the scene, with the voxels and geometry of a file or a DICOM series' folder.
+
+    RuntimeError if it cannot be read. Not by Slicer's storage nodes: they turn a left-handed grid into a right-handed
+    one, and the result would no longer lie voxel on voxel.
+    """
+    import SimpleITK
+
+    if Path(path).is_dir():
+        image = SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(path)))
+    else:
+        image = SimpleITK.ReadImage(str(path))
     node = slicer.mrmlScene.CreateNodeByClass(className)
     node.UnRegister(None)
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    if Path(path).is_dir():  # a DICOM series: its first file names the others
-        path = min(entry for entry in Path(path).iterdir() if entry.is_file())
-    else:
-        storage.SetSingleFile(True)
-    storage.SetFileName(str(path))
-    if not storage.ReadData(node):
-        raise RuntimeError(f"{Path(path).name} cannot be read")
+    slicer.util.updateVolumeFromArray(node, SimpleITK.GetArrayFromImage(image))
+    axes = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    lps = np.column_stack((axes, image.GetOrigin()))
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy([*(np.diag([-1.0, -1.0, 1.0]) @ lps).ravel(), 0.0, 0.0, 0.0, 1.0])
+    node.SetIJKToRASMatrix(matrix)
     return node
 
 
