@@ -30,6 +30,7 @@ _NESTED = {
 _PIXELS, _ITEM, _ENDS, _UNDEFINED = 0x7FE00008, 0xFFFEE000, (0xFFFEE00D, 0xFFFEE0DD), 0xFFFFFFFF
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _IMPLICIT, _BIG_ENDIAN, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+_MOST_FRAMES = 100_000
 _NO_IMAGES = {"SEG", "PR", "SR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "DOC", "REG"}
 
 
@@ -55,11 +56,11 @@ def is_dicom(path: Path) -> bool:
 
 def read_series(path: Path, series: str | None = None, frame: int | None = None) -> Volume:
     """Reads the one series of a folder (not below it) or file, or the one named by its UID."""
-    found: dict[str, list[tuple[Path, dict]]] = defaultdict(list)
+    found: dict[str, list[tuple[dict, list[_Slice]]]] = defaultdict(list)
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        elements = _read_elements(file) if is_dicom(file) else {}
-        if "series" in elements and "rows" in elements and _text(elements, "modality") not in _NO_IMAGES:
-            found[_text(elements, "series")].append((file, elements))
+        elements, slices = _read_file(file) if is_dicom(file) else ({}, [])
+        if slices:
+            found[_text(elements, "series")].append((elements, slices))
     if not found:
         raise BadInput(f"{path} holds no DICOM images", "give a NIfTI, NRRD or MetaImage file or a DICOM folder")
     if series is None and len(found) > 1:
@@ -68,16 +69,16 @@ def read_series(path: Path, series: str | None = None, frame: int | None = None)
     if series is not None and series not in found:
         raise BadInput(f"{path} has no DICOM series {series}", "it has " + ", ".join(found))
     files = found[series or next(iter(found))]
-    first = files[0][1]
+    first = files[0][0]
     if int(_numbers(first, "samples", [1])[0]) != 1 or _text(first, "photometric").startswith(
         ("PALETTE", "RGB", "YBR")
     ):
         raise BadInput(f"{path.name} holds color images", "give the MR series itself, not a rendering of it")
-    places = _places([piece for file, elements in files for piece in _slices(file, elements)], path.name)
+    places = _places([piece for _, slices in files for piece in slices], path.name)
     chosen = choose_frame(path.name, len(places[0]), frame)
     slices = [place[chosen] for place in places]
     grid = _grid(slices, path.name)
-    sides = {_side(elements) for _, elements in files}
+    sides = {_side(elements) for elements, _ in files}
     return Volume(
         _pixels(slices, path.name),
         grid,
@@ -91,8 +92,9 @@ def read_series(path: Path, series: str | None = None, frame: int | None = None)
 # ---- elements --------------------------------------------------------------------------------------------------------
 
 
-def _read_elements(file: Path) -> dict:
-    """The wanted elements by our own names: bytes, or a list of such dictionaries for a nested one."""
+def _read_file(file: Path) -> tuple[dict, list[_Slice]]:
+    """The wanted elements by our own names: bytes, or a list of such dictionaries for a nested one; and the slices,
+    none where the file is no image."""
     try:
         with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             length = struct.unpack_from("<I", data, 140)[0] + 144 if data[132:136] == b"\2\0\0\0" else 132
@@ -101,11 +103,12 @@ def _read_elements(file: Path) -> dict:
             if syntax in (_BIG_ENDIAN, _DEFLATED):
                 raise BadInput(f"{file.name} is stored in a way that is no longer used ({syntax})", "export it again")
             elements, _ = _walk(data, start, len(data), syntax != _IMPLICIT)
-    except (struct.error, ValueError, OSError, RecursionError) as error:
+        for group in ("shared", "per_frame"):
+            elements[group] = [_flat(item) for item in elements.get(group, [])]
+        is_image = {"series", "rows", "columns"} <= elements.keys() and _text(elements, "modality") not in _NO_IMAGES
+        return elements, _slices(file, elements) if is_image else []
+    except (struct.error, ValueError, OverflowError, OSError, RecursionError) as error:
         raise BadInput(f"{file.name} is a damaged DICOM file ({error})", "copy or export it again") from error
-    for group in ("shared", "per_frame"):
-        elements[group] = [_flat(item) for item in elements.get(group, [])]
-    return elements
 
 
 def _walk(data: mmap.mmap, at: int, end: int, explicit: bool, top: bool = True) -> tuple[dict, int]:
@@ -179,15 +182,13 @@ def _side(elements: dict) -> str | None:
     return None
 
 
-def _describe(files: list[tuple[Path, dict]]) -> str:
+def _describe(files: list[tuple[dict, list[_Slice]]]) -> str:
     """What helps to choose a series and tells nothing of the patient."""
-    elements = files[0][1]
+    elements, slices = files[0]
+    plane = ("sagittal", "coronal", "axial")[np.abs(np.cross(*slices[0].orientation)).argmax()]
+    images = f"{sum(len(each) for _, each in files)} images of {' × '.join(map(str, slices[0].shape))}"
     name = _text(elements, "sequence") or _text(elements, "pulse_sequence")
-    images = sum(int(_numbers(each, "frames", [1])[0]) for _, each in files)
-    size = " × ".join(f"{_numbers(elements, key, [0])[0]:.0f}" for key in ("columns", "rows"))
-    piece = (_slices(*files[0]) or [None])[0]
-    plane = ("sagittal", "coronal", "axial")[np.abs(np.cross(*piece.orientation)).argmax()] if piece else ""
-    return " ".join(part for part in (_text(elements, "modality"), name, plane, f"{images} images of {size}") if part)
+    return " ".join(part for part in (_text(elements, "modality"), name, plane, images) if part)
 
 
 # ---- geometry and pixels ---------------------------------------------------------------------------------------------
@@ -196,7 +197,10 @@ def _describe(files: list[tuple[Path, dict]]) -> str:
 def _slices(file: Path, elements: dict) -> list[_Slice]:
     shared = (elements["shared"] or [{}])[0]
     pieces = []
-    for index in range(int(_numbers(elements, "frames", [1])[0])):
+    count = int(_numbers(elements, "frames", [1])[0])
+    if not 1 <= count <= _MOST_FRAMES:
+        raise ValueError(f"{count} frames")
+    for index in range(count):
         own = elements | shared | (elements["per_frame"][index] if index < len(elements["per_frame"]) else {})
         position, orientation = _numbers(own, "position", []), _numbers(own, "orientation", [])
         spacing = _numbers(own, "spacing", [])
@@ -208,6 +212,8 @@ def _slices(file: Path, elements: dict) -> list[_Slice]:
         shape = int(_numbers(own, "columns", [0])[0]), int(_numbers(own, "rows", [0])[0])
         order = int(_numbers(own, "instance", [0])[0]), index
         axes = np.reshape(orientation, (2, 3))
+        if not np.isfinite([*position, *orientation, *spacing]).all():
+            raise ValueError("its geometry is not a number")
         pieces.append(_Slice(file, index, order, np.array(position), axes, tuple(spacing[::-1]), depth, shape))
     return pieces
 

@@ -1,0 +1,368 @@
+"""DICOM series, written with pydicom; the patient is Jane Doe everywhere, and her name must appear nowhere."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from grids import make_grid, rotation
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
+
+from PedBoneSegLib.anatomy import joint_table
+from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.formats import is_dicom_series, read_volume, write_labels
+
+CLASSIC, ENHANCED = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
+ARRAY = np.random.default_rng(0).integers(0, 4000, (5, 8, 6)).astype(np.uint16)  # [i, j, k]
+GRID = make_grid(ARRAY.shape, (0.5, 0.75, 3.0), direction=rotation(3))
+
+
+def numbers(values):
+    return [f"{value:.9g}" for value in values]
+
+
+def dataset(kind=CLASSIC, syntax=ExplicitVRLittleEndian, **elements):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = kind, syntax
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    made = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    made.SOPClassUID, made.SOPInstanceUID = kind, meta.MediaStorageSOPInstanceUID
+    made.PatientName, made.PatientID = "DOE^JANE", "12345"
+    made.StudyInstanceUID = "1.2.3"
+    elements = {"Modality": "MR", "SeriesInstanceUID": "1.2.3.4", "SequenceName": "*se2d1"} | elements
+    for key, value in elements.items():
+        setattr(made, key, value)
+    return made
+
+
+def add_pixels(made, pixels):
+    """pixels: [j, i] or [frame, j, i], or [j, i, 3] for colors."""
+    color = pixels.dtype == np.uint8
+    made.SamplesPerPixel, made.PhotometricInterpretation = (3, "RGB") if color else (1, "MONOCHROME2")
+    if color:
+        made.PlanarConfiguration = 0
+    made.Rows, made.Columns = pixels.shape[-3:-1] if color else pixels.shape[-2:]
+    made.BitsAllocated = made.BitsStored = 8 * pixels.dtype.itemsize
+    made.HighBit, made.PixelRepresentation = made.BitsStored - 1, 0
+    made.PixelData = pixels.tobytes()
+
+
+def save(made, path):
+    if made.file_meta.TransferSyntaxUID == RLELossless:
+        made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        made.compress(RLELossless)
+    made.save_as(path, enforce_file_format=True)
+
+
+def write_classic(folder, array=ARRAY, grid=GRID, first=1, prefix="IM", **elements):
+    """A file a slice, in a scrambled order of names and instance numbers that does not give the order away."""
+    folder.mkdir(exist_ok=True)
+    axes = np.array(grid.direction).T
+    for k in range(array.shape[2]):
+        made = dataset(**elements)
+        add_pixels(made, array[:, :, k].T)
+        made.ImageOrientationPatient = numbers([*axes[0], *axes[1]])
+        made.ImagePositionPatient = numbers((grid.affine @ [0, 0, k, 1])[:3])
+        made.PixelSpacing = numbers(grid.spacing[1::-1])
+        made.SliceThickness = "9"  # not the distance of the slices
+        made.InstanceNumber = first + (k * 5) % array.shape[2]
+        save(made, folder / f"{prefix}{(k * 7 + 3) % array.shape[2]}")
+    return folder
+
+
+def item(**elements):
+    made = Dataset()
+    for key, value in elements.items():
+        setattr(made, key, value)
+    return made
+
+
+def write_enhanced(path, array=ARRAY, grid=GRID, times=1, order=None, side=None, syntax=ExplicitVRLittleEndian):
+    """One file; `order` is the place of each frame, by default shuffled; a time after the other."""
+    axes = np.array(grid.direction).T
+    order = list(np.random.default_rng(1).permutation(array.shape[2])) if order is None else order
+    made = dataset(ENHANCED, syntax, SequenceName=None, PulseSequenceName="tse")
+    del made.SequenceName
+    add_pixels(made, np.stack([array[:, :, k].T + time for time in range(times) for k in order]))
+    made.NumberOfFrames = len(order) * times
+    shared = item(
+        PixelMeasuresSequence=Sequence([item(PixelSpacing=numbers(grid.spacing[1::-1]), SliceThickness="9")]),
+        PlaneOrientationSequence=Sequence([item(ImageOrientationPatient=numbers([*axes[0], *axes[1]]))]),
+    )
+    if side:
+        shared.FrameAnatomySequence = Sequence([item(FrameLaterality=side)])
+    made.SharedFunctionalGroupsSequence = Sequence([shared])
+    made.PerFrameFunctionalGroupsSequence = Sequence(
+        [
+            item(PlanePositionSequence=Sequence([item(ImagePositionPatient=numbers((grid.affine @ [0, 0, k, 1])[:3]))]))
+            for _ in range(times)
+            for k in order
+        ]
+    )
+    for element in (made["PerFrameFunctionalGroupsSequence"], made["SharedFunctionalGroupsSequence"]):
+        element.is_undefined_length = syntax == ImplicitVRLittleEndian
+    path.parent.mkdir(exist_ok=True)
+    save(made, path)
+    return path
+
+
+def assert_is_the_image(volume, grid=GRID, array=ARRAY):
+    np.testing.assert_array_equal(volume.array, array)
+    np.testing.assert_allclose(volume.grid.affine, grid.affine, atol=1e-6)
+    assert volume.grid.size == array.shape
+    told = json.dumps([volume.name, volume.side, volume.modality, volume.sequence, *map(asdict, volume.warnings)])
+    assert "DOE" not in told and "12345" not in told
+
+
+# ---- classic series --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("turn", [np.eye(3), rotation(3), np.eye(3)[[1, 2, 0]]])
+def test_a_series_is_one_volume_in_the_order_of_space(tmp_path, syntax, turn):
+    grid = make_grid(ARRAY.shape, (0.5, 0.75, 3.0), direction=turn)
+    folder = write_classic(tmp_path / "exam", grid=grid, syntax=syntax)
+    assert is_dicom_series(folder)
+    volume = read_volume(folder)
+    assert_is_the_image(volume, grid)
+    assert (volume.name, volume.modality, volume.sequence, volume.side) == ("exam", "MR", "*se2d1", None)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    itk = reader.Execute()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).T, volume.array)
+    np.testing.assert_allclose(itk.GetOrigin(), volume.grid.origin, atol=1e-6)
+    np.testing.assert_allclose(itk.GetSpacing(), volume.grid.spacing, atol=1e-6)
+    np.testing.assert_allclose(itk.GetDirection(), np.ravel(volume.grid.direction), atol=1e-6)
+
+
+def test_compressed_slices_are_read(tmp_path):
+    array = np.random.default_rng(0).integers(0, 4000, (33, 17, 3)).astype(np.uint16)
+    grid = make_grid(array.shape)
+    assert_is_the_image(read_volume(write_classic(tmp_path / "exam", array, grid, syntax=RLELossless)), grid, array)
+
+
+@pytest.mark.parametrize(
+    "elements, side",
+    [
+        ({"Laterality": "L"}, "left"),
+        ({"ImageLaterality": "R"}, "right"),
+        ({"ImageLaterality": "B"}, None),
+        ({"ImageLaterality": "U", "Laterality": "R"}, "right"),
+        ({"Laterality": ""}, None),
+    ],
+)
+def test_the_side_is_read(tmp_path, elements, side):
+    assert read_volume(write_classic(tmp_path / "exam", **elements)).side == side
+
+
+def test_other_files_in_the_folder_do_not_matter(tmp_path):
+    folder = write_classic(tmp_path / "exam")
+    (folder / "notes.txt").write_text("x")
+    (folder / "deeper").mkdir()
+    save(dataset(Modality="SR", SeriesInstanceUID="1.2.3.9"), folder / "report")  # DICOM, but no image
+    assert_is_the_image(read_volume(folder))
+
+
+def test_a_single_file_is_a_single_slice(tmp_path):
+    folder = write_classic(tmp_path / "exam", ARRAY[:, :, :1])
+    volume = read_volume(folder / "IM0")
+    assert volume.grid.size == (5, 8, 1) and volume.grid.spacing[2] == pytest.approx(9)
+    np.testing.assert_array_equal(volume.array, ARRAY[:, :, :1])
+
+
+def test_rescaled_pixels_are_scaled(tmp_path):
+    volume = read_volume(write_classic(tmp_path / "exam", RescaleSlope="0.5", RescaleIntercept="-10"))
+    np.testing.assert_allclose(volume.array, ARRAY * 0.5 - 10)
+
+
+def test_sequences_of_any_length_form_are_passed_over(tmp_path):
+    def with_sequences(**more):
+        inner = item(PatientName="DOE^JANE", ImagePositionPatient=["7", "7", "7"])
+        inner.ReferencedImageSequence = Sequence([item(ImageOrientationPatient=["1"] * 6)])
+        made = Sequence([inner, inner])
+        return {"ReferencedStudySequence": made, **more}
+
+    for undefined in (True, False):
+        folder = tmp_path / f"exam{undefined}"
+        elements = with_sequences()
+        for inner in elements["ReferencedStudySequence"]:
+            inner.is_undefined_length_sequence_item = undefined
+        write_classic(folder, **elements)
+        for path in list(folder.iterdir()):
+            made = pydicom.dcmread(path)
+            made["ReferencedStudySequence"].is_undefined_length = undefined
+            made.save_as(path)
+        assert_is_the_image(read_volume(folder))
+
+
+# ---- several series, several frames ----------------------------------------------------------------------------------
+
+
+def test_one_of_several_series_must_be_chosen_from_a_list_without_a_name(tmp_path):
+    folder = write_classic(tmp_path / "exam")
+    write_classic(folder, ARRAY[::-1], SeriesInstanceUID="1.2.3.5", prefix="JN", SequenceName="pd_fs")
+    with pytest.raises(BadInput) as refusal:
+        read_volume(folder)
+    message = str(refusal.value)
+    assert "holds 2 DICOM series: 1.2.3.4 (MR *se2d1 " in message and "1.2.3.5 (MR pd_fs " in message
+    assert "6 images of 5 × 8" in message and message.endswith("choose one with --series UID")
+    assert "DOE" not in message and "\n" not in message
+    assert_is_the_image(read_volume(folder, series="1.2.3.4"))
+    assert_is_the_image(read_volume(folder, series="1.2.3.5"), array=ARRAY[::-1])
+    with pytest.raises(BadInput, match="no DICOM series 9; it has 1.2.3.4, 1.2.3.5"):
+        read_volume(folder, series="9")
+
+
+def test_several_times_at_each_place_are_frames(tmp_path):
+    folder = write_classic(tmp_path / "exam")
+    write_classic(folder, ARRAY + 1, first=100, prefix="B")
+    with pytest.raises(BadInput, match="holds 2 frames; choose one with --frame, 0 to 1"):
+        read_volume(folder)
+    assert_is_the_image(read_volume(folder, frame=0))
+    assert_is_the_image(read_volume(folder, frame=1), array=ARRAY + 1)
+
+
+# ---- enhanced --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("side", ["L", None])
+def test_an_enhanced_file_is_one_volume_in_the_order_of_space(tmp_path, syntax, side):
+    path = write_enhanced(tmp_path / "exam" / "IM1", side=side, syntax=syntax)
+    for volume in (read_volume(path), read_volume(path.parent)):
+        assert_is_the_image(volume)
+        assert (volume.sequence, volume.side) == ("tse", {"L": "left", None: None}[side])
+
+
+def test_an_enhanced_file_of_several_times_has_frames(tmp_path):
+    path = write_enhanced(tmp_path / "exam" / "IM1", times=3)
+    assert_is_the_image(read_volume(path, frame=2), array=ARRAY + 2)
+    with pytest.raises(BadInput, match="holds 3 frames"):
+        read_volume(path)
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def sheared():
+    """Slices that are stacked askew: a tilted gantry."""
+    affine = GRID.affine
+    affine[:3, 2] += affine[:3, 0]
+    return type("Tilted", (), {"affine": affine, "direction": GRID.direction, "spacing": GRID.spacing})
+
+
+def scout(folder):
+    write_classic(folder)
+    return write_classic(folder, grid=make_grid(ARRAY.shape, direction=rotation(9)), prefix="B")
+
+
+def missing(folder):
+    write_classic(folder)
+    (folder / f"IM{(2 * 7 + 3) % 6}").unlink()
+    return folder
+
+
+def doubled(folder):
+    write_classic(folder)
+    return write_classic(folder, ARRAY[:, :, :2], prefix="B")
+
+
+def sizes(folder):
+    write_classic(folder)
+    return write_classic(folder, ARRAY[:4], prefix="B")
+
+
+def truncated(folder):
+    write_classic(folder)
+    path = folder / "IM0"
+    path.write_bytes(path.read_bytes()[:-20])
+    return folder
+
+
+def cut_header(folder):
+    write_classic(folder)
+    path = folder / "IM0"
+    path.write_bytes(path.read_bytes()[:300])
+    return folder
+
+
+def color(folder):
+    folder.mkdir()
+    made = dataset(ImageOrientationPatient=["1", "0", "0", "0", "1", "0"], ImagePositionPatient=["0"] * 3)
+    made.PixelSpacing = ["1", "1"]
+    add_pixels(made, np.zeros((4, 5, 3), np.uint8))
+    save(made, folder / "IM0")
+    return folder
+
+
+def nowhere(folder):
+    folder.mkdir()
+    made = dataset()
+    add_pixels(made, ARRAY[:, :, 0].T)
+    save(made, folder / "IM0")
+    return folder
+
+
+def big_endian(folder):
+    write_classic(folder, ARRAY[:, :, :1])
+    made = pydicom.dcmread(folder / "IM0")
+    made.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    pydicom.dcmwrite(folder / "IM0", made, implicit_vr=False, little_endian=False, force_encoding=True)
+    return folder
+
+
+def empty(folder):
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "make, fault",
+    [
+        (lambda folder: write_classic(folder, grid=sheared()), "is sheared"),
+        (scout, "several orientations"),
+        (missing, "some are missing"),
+        (doubled, "more images at some places"),
+        (sizes, "several sizes"),
+        (truncated, "cannot be decoded|truncated"),
+        (cut_header, "damaged DICOM file|missing"),
+        (color, "color images"),
+        (nowhere, "does not say where its pixels are"),
+        (empty, "holds no DICOM images"),
+        (big_endian, "no longer used"),
+    ],
+)
+def test_a_series_that_is_no_volume_is_refused(tmp_path, make, fault):
+    with pytest.raises(BadInput, match=fault) as refusal:
+        read_volume(make(tmp_path / "exam"))
+    assert refusal.value.hint and "DOE" not in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(132, 1200), st.integers(0, 255))
+def test_a_damaged_file_is_read_or_refused_and_never_a_crash(tmp_path, place, value):
+    path = write_enhanced(tmp_path / "exam" / "IM1", ARRAY[:, :, :2], order=[0, 1])
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] = value
+    path.write_bytes(content)
+    try:
+        read_volume(path)
+    except BadInput:
+        pass
+
+
+def test_no_output_carries_the_patients_name(tmp_path):
+    volume = read_volume(write_classic(tmp_path / "exam", Laterality="R"))
+    labels = (volume.array > 2000).astype(np.uint8)
+    for suffix in (".nii", ".nrrd", ".seg.nrrd", ".mha"):
+        path = tmp_path / f"out{suffix}"
+        write_labels(path, labels, volume.grid, joint_table("knee"), volume.side)
+        content = path.read_bytes()
+        assert b"DOE" not in content and b"JANE" not in content and b"12345" not in content and b"exam" not in content
+        np.testing.assert_allclose(read_volume(path).grid.affine, volume.grid.affine, atol=1e-4)
