@@ -42,11 +42,22 @@ class Child:
         self.process.stdin.write(line)
         self.process.stdin.flush()
 
-    def hear(self, number, seconds=60):
+    def next(self, seconds=30):
+        """The next answer; what the worker last logged where none comes."""
+        try:
+            return json.loads(self.lines.get(timeout=seconds))
+        except Empty:
+            pytest.fail("no answer; the worker says: " + b"".join(self.noise[-30:]).decode())
+
+    def until(self, stage):
+        while self.next().get("stage") != stage:
+            pass
+
+    def hear(self, number, seconds=30):
         """The last answer to request `number`, and the progress before it."""
         progress = []
         while True:
-            answer = json.loads(self.lines.get(timeout=seconds))
+            answer = self.next(seconds)
             if answer["id"] == number:
                 if answer["event"] != "progress":
                     return answer, progress
@@ -115,12 +126,13 @@ def request(home, number, **fields):
 SLOW = """
     import time
     from PedBoneSegLib import predictor
+    from PedBoneSegLib.slices import SliceStack
     predictor.BATCH_PIXELS["cpu"] = 1
-    fast = predictor.Pass._results
+    fast = SliceStack.images
     def slow(self, indices):
         time.sleep(0.25)
         return fast(self, indices)
-    predictor.Pass._results = slow
+    SliceStack.images = slow
 """
 
 
@@ -196,15 +208,14 @@ def test_cancel_mid_run_within_a_second(alone, home):
     output = home / "cancelled.nii.gz"
     child.send(**request(home, 1, output=str(output)))
     child.send(**request(home, 2, output=str(output)))
-    while json.loads(child.lines.get(timeout=60)).get("stage") != "segmenting":
-        pass
+    child.until("segmenting")
     started = time.monotonic()
     child.send(id=3, op="cancel", target=1)
     child.send(id=4, op="cancel", target=2)  # which still waits
     child.send(id=5, op="cancel", target=99)
     heard = {}
     while len(heard) < 5:
-        answer = json.loads(child.lines.get(timeout=5))
+        answer = child.next(5)
         if answer["event"] != "progress":
             heard[answer["id"]] = answer
     assert time.monotonic() - started < 1
@@ -217,8 +228,7 @@ def test_the_end_of_stdin_ends_the_process_mid_run(alone, home):
     child = alone(SLOW)
     output = home / "orphan.nii.gz"
     child.send(**request(home, 1, output=str(output)))
-    while json.loads(child.lines.get(timeout=60)).get("stage") != "segmenting":
-        pass
+    child.until("segmenting")
     child.process.stdin.close()
     assert child.process.wait(1) == 0
     assert not output.exists()
