@@ -74,25 +74,29 @@ def clean(
 def _take_pieces(array: np.ndarray, label: int, box: tuple[slice, ...], mm: np.ndarray) -> _Pieces | None:
     """Removes from `array` all pieces but the largest (of equals, the first); None where there is only one."""
     view = array[box]
-    parts, count = ndimage.label(view == label)
+    mask = view == label
+    parts, count = ndimage.label(mask)
     if count == 1:
         return None
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
+    own = np.flatnonzero(mask)  # from here on only the bone's voxels, a small part of the box
+    numbers = parts.reshape(-1)[own] - 1
+    places = np.stack(np.unravel_index(own, mask.shape), axis=1)
+    sizes = np.bincount(numbers)
     main = int(sizes.argmax())
-    loose = (parts > 0) & (parts != main)
-    places = np.nonzero(loose)
-    view[places] = 0
-    voxels = np.ravel_multi_index([p + s.start for p, s in zip(places, box, strict=True)], array.shape)
-    numbers = parts[places] - 1 - (parts[places] > main)  # from 0, the main body left out
+    loose = numbers != main
+    view[tuple(places[loose].T)] = 0
+    places += [along.start for along in box]
     step = max(1, int(np.ceil((sizes[main] / _POINTS) ** (1 / 3))))
-    body = np.argwhere(parts[::step, ::step, ::step] == main) * step
-    if not len(body):  # thinner than a step
-        body = np.argwhere(parts == main)
-    ml = np.prod(mm) / 1000
-    start = [s.start for s in box]
-    others = np.delete(sizes, [0, main]) * ml
-    return _Pieces(label, sizes[main] * ml, (body + start) * mm, voxels, numbers, others)
+    body = places[~loose]
+    spread = body[(body % step == 0).all(axis=1)]
+    return _Pieces(
+        label=label,
+        main_ml=sizes[main] * np.prod(mm) / 1000,
+        body=(spread if len(spread) else body) * mm,  # none, where the bone is thinner than a step
+        voxels=np.ravel_multi_index(tuple(places[loose].T), array.shape),
+        piece=numbers[loose] - (numbers[loose] > main),
+        ml=np.delete(sizes, main) * np.prod(mm) / 1000,
+    )
 
 
 def _contacts(array: np.ndarray, pieces: _Pieces, mm: np.ndarray, bones: int) -> tuple[np.ndarray, np.ndarray]:
