@@ -13,7 +13,7 @@ from .volume import Grid
 if TYPE_CHECKING:
     from vtk import vtkPolyData
 
-SUFFIXES = (".stl", ".vtp", ".ply", ".obj")
+SUFFIXES = (".stl", ".vtp")  # VTK's writers of PLY and OBJ do not notice a full disk
 _PASS_BAND = 0.01  # of the windowed sinc filter: the smaller, the smoother
 _ITERATIONS = 20
 _HEADER = "PedBoneSeg SPACE=LPS"  # Slicer looks for the latter
@@ -87,8 +87,7 @@ def write_surface(path: str | Path, mesh: "vtkPolyData") -> None:
     import vtk
 
     path = Path(path)
-    classes = (vtk.vtkSTLWriter, vtk.vtkXMLPolyDataWriter, vtk.vtkPLYWriter, vtk.vtkOBJWriter)
-    writers = dict(zip(SUFFIXES, classes, strict=True))
+    writers = dict(zip(SUFFIXES, (vtk.vtkSTLWriter, vtk.vtkXMLPolyDataWriter), strict=True))
     if path.suffix.lower() not in writers:
         raise BadInput(f"{path}: the ending is no surface format", "use one of " + ", ".join(SUFFIXES))
     writer = writers[path.suffix.lower()]()
@@ -96,9 +95,8 @@ def write_surface(path: str | Path, mesh: "vtkPolyData") -> None:
     if path.suffix.lower() == ".stl":
         writer.SetFileTypeToBinary()
         writer.SetHeader(_HEADER)
-    elif path.suffix.lower() == ".ply":
-        writer.AddComment(_HEADER)
-    writer.AddObserver("ErrorEvent", lambda *_: None)  # it is told below, in one line
+    shown = vtk.vtkObject.GetGlobalWarningDisplay()
+    vtk.vtkObject.GlobalWarningDisplayOff()  # a failure is told below, in one line
     try:
         with whole_file(path) as temporary:
             writer.SetFileName(str(temporary))
@@ -106,3 +104,5 @@ def write_surface(path: str | Path, mesh: "vtkPolyData") -> None:
                 raise OSError(vtk.vtkErrorCode.GetStringFromErrorCode(writer.GetErrorCode()))
     except OSError as error:
         raise BadInput(f"{path} could not be written: {error.strerror or error}", "write elsewhere") from error
+    finally:
+        vtk.vtkObject.SetGlobalWarningDisplay(shown)
