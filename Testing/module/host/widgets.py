@@ -109,8 +109,8 @@ class qMRMLNodeComboBox(QWidget):
             bool, lambda self: self._flags.get(name, False), lambda self, value: self._flags.__setitem__(name, value)
         )
 
-    noneEnabled, addEnabled, removeEnabled, renameEnabled = map(
-        _flag, ("noneEnabled", "addEnabled", "removeEnabled", "renameEnabled")
+    noneEnabled, addEnabled, removeEnabled, renameEnabled, showChildNodeTypes = map(
+        _flag, ("noneEnabled", "addEnabled", "removeEnabled", "renameEnabled", "showChildNodeTypes")
     )
     nodeTypes = Property(
         "QStringList", lambda self: self._types, lambda self, value: self.__setattr__("_types", list(value))
