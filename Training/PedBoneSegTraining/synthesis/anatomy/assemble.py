@@ -60,12 +60,15 @@ def space_for(parameters: dict, device, spacing: float | None = None) -> Space:
 
 
 def _body_points(space: Space, parameters: dict) -> dict[int, torch.Tensor]:
-    """Coordinates in the body of the voxels of levels 1 and 2: the exam's turn, then its smooth warp."""
+    """Coordinates in the body of the voxels of levels 1 to 3: the exam's turn, its crookedness, its smooth warp."""
     turn = rotation(*parameters["turn"])
     warp, points = parameters["warp"], {}
     for level in (1, 2, 3):
         p = space.points(level)
         q = torch.stack([sum(p[i] * float(turn[i, k]) for i in range(3)) for k in range(3)])
+        curve = (q[2] / (100 * parameters["size"])) ** 2 * parameters["size"]
+        q[0] += parameters["bend_mm"][0] * curve
+        q[1] += parameters["bend_mm"][1] * curve
         points[level] = q + warp["amplitude"] * space.noise(warp["seed"], warp["cell"], level, 3)
     return points
 
@@ -87,7 +90,7 @@ def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) 
         for other in grown:
             share = partners.get(frozenset((bone.name, other.bone.name)))
             gap = 1.5 if share is None else 2 * share * parameters["cartilage_mm"] + parameters["film_mm"]
-            _keep_clear(body.surface, box, other, max(gap, 1.7 * space.spacing))
+            _keep_clear(body.surface, box, other, max(gap, 2.0 * space.spacing))
         ossified, plate = growth.ossify(body, bone.center, parameters["bone_age"], size, parameters["plate_mm"],
                                         2 * space.spacing)
         inward = torch.stack([-e.height for e in body.ends]).amin(0) if body.ends else torch.zeros_like(ossified)
@@ -107,7 +110,9 @@ def _bone_box(bone: Bone, parameters: dict, space: Space) -> Box:
     turn = rotation(*parameters["turn"])
     corners = np.array([bone.frame.world((x, y, z)) for x in (bone.low[0], bone.high[0])
                         for y in (bone.low[1], bone.high[1]) for z in (bone.low[2], bone.high[2])]) @ turn.T
-    margin = 6.0 + 1.6 * parameters["warp"]["amplitude"]
+    reach = max(e / 2 for e in parameters["field"]["extent_mm"]) / 100
+    bend = max(abs(b) for b in parameters["bend_mm"]) * (reach + 0.3) ** 2 / parameters["size"]
+    margin = 6.0 + 1.6 * parameters["warp"]["amplitude"] + bend
     return space.box(corners.min(0) - margin, corners.max(0) + margin, 1)
 
 

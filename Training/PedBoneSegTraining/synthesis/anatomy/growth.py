@@ -25,7 +25,7 @@ class Center:
 
 CENTERS = {
     "femur.distal": Center(-0.5, 13, 16, 9), "tibia.proximal": Center(-0.2, 13, 16, 9),
-    "tibia.tubercle": Center(9, 13, 16, 6), "fibula.proximal": Center(3.5, 13, 16, 9), "patella": Center(3, 11, 99, 9),
+    "tibia.tubercle": Center(9, 13, 16, 6), "fibula.proximal": Center(3.5, 13, 16, 9), "patella": Center(3, 11, 99, 6),
     "tibia.distal": Center(0.5, 11, 15.5, 6), "fibula.distal": Center(1, 12, 16, 5), "talus": Center(-1, 11, 99, 5),
     "calcaneus": Center(-1, 11, 99, 5), "calcaneus.apophysis": Center(7, 12, 15, 6),
     "tarsal": Center(1, 11, 99, 6), "metatarsal.base": Center(0, 6, 99, 3), "fifth.apophysis": Center(10, 13, 15, 3),

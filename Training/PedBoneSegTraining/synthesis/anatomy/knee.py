@@ -118,7 +118,7 @@ def frames(parameters: dict) -> dict[str, Frame]:
     follow = rotation(x=-0.72 * pose["flexion"] - 6, z=0.5 * pose["tilt"])
     return {
         "femur": frame("femur", np.eye(3)), "tibia": frame("tibia", bend), "fibula": frame("fibula", bend),
-        "patella": frame("patella", follow, at=(pose["patella_shift"], 40, 32 + pose["patella_height"])),
+        "patella": frame("patella", follow, at=(pose["patella_shift"], 38, 31 + pose["patella_height"])),
     }
 
 

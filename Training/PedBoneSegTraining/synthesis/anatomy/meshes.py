@@ -12,7 +12,7 @@ import numpy as np
 from PedBoneSegLib.errors import BadInput
 
 from . import JOINTS
-from .sampled import LONG, Field, fit, modelled_extent, neutral_frames
+from .sampled import LONG, Field, fit, modelled_extent, neutral_frames, shaft_end
 
 STEP = 1.0      # mm of the sampled field, of an adult
 REACH = 130.0   # mm of a shaft that are kept
@@ -36,19 +36,26 @@ def load(folder: Path, joint: str) -> dict[str, Field]:
     frames = neutral_frames(joint)
     fields = {}
     for bone, p in points.items():
-        placed = _harmonized(p + shift, bone, joint, (box[0] + box[1]) / 2 + shift)
+        placed = _harmonized(p + shift, bone, joint)
         fields[bone] = _field(placed, read[bone][1], frames[bone], bone)
     return fields
 
 
-def _harmonized(points: np.ndarray, bone: str, joint: str, center: np.ndarray) -> np.ndarray:
-    """A short bone from another subject, brought toward the others' size about its point next to the joint."""
-    if bone in LONG or bone == "scapula":
+def _harmonized(points: np.ndarray, bone: str, joint: str) -> np.ndarray:
+    """Bones of several subjects brought together, after the model of the joint: joint spaces are neither wide nor shut.
+
+    A short bone takes about the model's size and place; a shaft keeps its size, and its end takes the model's height.
+    """
+    if bone == "scapula":
         return points
     low, high = modelled_extent(joint, bone)
+    down, up = shaft_end(joint, bone)
+    if up or down:
+        end = high[2] - points[:, 2].max() if down else low[2] - points[:, 2].min()
+        return points if bone == JOINTS[joint].ANCHOR[0] else points + np.array([0, 0, end])
+    center = (points.min(0) + points.max(0)) / 2
     ratio = float((np.prod(high - low) / np.prod(np.ptp(points, axis=0))) ** (1 / 3))
-    pivot = np.clip(center, points.min(0), points.max(0))
-    return pivot + min(max(ratio, 0.85), 1.2) * (points - pivot)
+    return (low + high) / 2 + min(max(ratio, 0.85), 1.2) * (points - center)
 
 
 def _anchor_box(points: np.ndarray, joint: str) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
     both = joint in ("ankle", "knee") and d.chance(0.12)
     if both:
         center[0] = round(center[0] - 0.33 * extent[0], 4)     # looks at the space between the limbs
+    crooked = 6.0 if d.chance(0.12) else 1.2
     return {
         "version": VERSION, "joint": joint, "age": round(age, 3), "bone_age": round(age + d.normal(0, 0.7), 3),
         "size": size, "side": d.choice(("left", "right")),
@@ -32,6 +33,7 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
         "plate_mm": round(plate_thickness(age) * d.normal(1, 0.15), 4),
         "cortex": d.normal(1, 0.15), "red_marrow": round(max(0.9 - 0.055 * age, 0.05) * d.uniform(0.3, 1.3), 4),
         "warp": {"seed": d.seed(), "amplitude": d.uniform(0.5, 3.0), "cell": d.uniform(45, 90)},
+        "bend_mm": [d.normal(0, crooked), d.normal(0, crooked)],     # of the axis, sideways and forward, 10 cm along it
         "rough": {"seed": d.seed(), "amplitude": d.uniform(0.1, 0.5)},
         "turn": [d.normal(0, 5), d.normal(0, 5), d.normal(0, 12)], "center_mm": center,
         "pose": JOINTS[joint].draw(d),

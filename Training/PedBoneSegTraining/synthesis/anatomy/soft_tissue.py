@@ -87,7 +87,8 @@ def lumps(space: Space, parameters: dict) -> list[tuple[Tissue, Tissue | None, n
         r = size * d.uniform(6, 22)
         inside = d.choice((Tissue.MASS, Tissue.MASS, Tissue.FAT, Tissue.FLUID))
         shell = d.choice((Tissue.FASCIA, None))
-        radii = r * np.array([d.uniform(0.7, 1), d.uniform(0.7, 1), d.uniform(0.7, 1.6)])
+        tall = d.uniform(0.7, 1.6) if d.chance(0.6) else d.uniform(1.6, 3.5)     # a long one with a rim is like a shaft
+        radii = r * np.array([d.uniform(0.7, 1), d.uniform(0.7, 1), tall])
         made.append((inside, shell, place(0.6), radii, 0.3))
     return made
 
