@@ -1,6 +1,6 @@
 """The whole conversation in the real application: a click after the other on the sample, timed, with pictures.
 
-    Slicer --no-splash --additional-module-paths PedBoneSeg --python-script Testing/slicer/conversation.py OUTPUT_FOLDER
+    Slicer --no-splash --additional-module-paths PedBoneSeg --python-script Testing/slicer/conversation/run.py OUTPUT_FOLDER
 
 Writes `report.json` and the tutorial's pictures into OUTPUT_FOLDER; the exit code is 0 if every step passed. With
 `--testing`, Slicer runs it on settings of its own. PyTorch and safetensors must be installed in that Slicer.
