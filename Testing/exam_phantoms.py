@@ -76,3 +76,11 @@ def tiny_study(folders: dict[str, list[Path]], **sections) -> dict:
     for section, keys in sections.items():
         table[section] = {**table[section], **keys} if isinstance(keys, dict) and section in table else keys
     return table
+
+
+def toml(table: dict, name: str = "") -> str:
+    """The table as a TOML file's text; keys first, then the sections below it."""
+    lines = [f"[{name}]"] if name else []
+    lines += [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    below = {f"{name}.{key}" if name else key: value for key, value in table.items() if isinstance(value, dict)}
+    return "\n".join([*lines, *(toml(value, key) for key, value in below.items())])

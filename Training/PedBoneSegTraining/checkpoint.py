@@ -62,7 +62,8 @@ def load(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             stated = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # Copies: tensors that lie in the mapped file would keep it from being replaced or removed on some systems.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
         facts, sha256 = stated["facts"], stated["sha256"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpoint(f"{path.name} cannot be read ({type(error).__name__}: {error})") from None

@@ -8,6 +8,7 @@ step, so that all ranks hold the same model. A rank that dies takes the others d
 """
 
 import os
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -36,7 +37,11 @@ class Ranks:
         if count > 1:
             if chosen.type == "cuda":
                 torch.cuda.set_device(chosen)
-            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+            # torchrun's store outlives a restart: without a prefix the new ranks would read the dead ones' addresses.
+            store, rank, _ = next(dist.rendezvous("env://"))
+            store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            backend = "nccl" if chosen.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=count)
         return cls(int(os.environ.get("RANK", 0)), count, chosen)
 
     def stop(self) -> None:
@@ -60,7 +65,10 @@ class Ranks:
         if self.count == 1:
             return model
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        # The gradient of a 1×1 convolution may have either layout; DDP takes both and warns of it.
+        warnings.filterwarnings("ignore", "Grad strides do not match")
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the newer name is not in torch 2.4
+            return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
     def quiet(self, wrapped: nn.Module, last: bool):
         """Gradients are exchanged with a step's last micro-batch only."""
