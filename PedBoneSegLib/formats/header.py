@@ -49,24 +49,16 @@ def text_lines(path: Path, magic: bytes, end: bytes = b"") -> tuple[list[str], i
     """
     lines: list[str] = []
     with open(path, "rb") as stream:
-        if not stream.read(len(magic)) == magic:
+        if stream.read(len(magic)) != magic:
             raise BadInput(f"{path.name} is not an image of its kind", "give a NIfTI, NRRD or MetaImage file")
         stream.seek(0)
-        while stream.tell() < _LONGEST_TEXT_HEADER:
-            line = stream.readline(_LONGEST_TEXT_HEADER)
+        while stream.tell() < _LONGEST_TEXT_HEADER and (line := stream.readline(_LONGEST_TEXT_HEADER)):
             text = line.rstrip(b"\r\n")
-            if end and b"\0" in text:
-                break
-            if not line:
-                break
-            if end:
-                lines.append(text.decode("utf-8", "replace"))
-                if text.startswith(end):
-                    return lines, stream.tell()
-            elif not text:
+            if not end and not text:
                 return lines, stream.tell()
-            else:
-                lines.append(text.decode("utf-8", "replace"))
+            lines.append(text.decode("utf-8", "replace"))
+            if end and text.startswith(end):
+                return lines, stream.tell()
     return lines, None
 
 

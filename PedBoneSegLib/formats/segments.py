@@ -103,7 +103,10 @@ def read_segmentation(
     if not split_name(path)[1]:
         raise BadInput(f"{path.name} is not a segmentation", "give a .seg.nrrd, NIfTI, NRRD or MetaImage file")
     header = read_header(path)
-    segments = _segments(header.fields, header.frames)
+    try:
+        segments = _segments(header.fields, header.frames)
+    except ValueError as error:
+        raise BadInput(f"{path.name} has a damaged header ({error})", "save the segmentation again") from error
     table = joint_table(joint) if isinstance(joint, str) else joint
     if segments:
         table = table or _table_of(segments)
@@ -112,7 +115,7 @@ def read_segmentation(
     if table is None:
         raise BadInput(f"{path.name} does not name its bones", "say which joint's label values it has, with --joint")
     values = read_voxels(path, header, choose_frame(path.name, header.frames, None))
-    if not np.isin(values, range(len(table.bones) + 1)).all():
+    if values.min() < 0 or values.max() > len(table.bones) or (values.dtype.kind == "f" and (values % 1 != 0).any()):
         shown = ", ".join(f"{value:g}" for value in np.unique(values)[:9])
         fault = f"{path.name} holds the values {shown}; the labels of the {table.joint} are 0 to {len(table.bones)}"
         raise BadInput(fault, "name the right --joint")
@@ -174,7 +177,7 @@ def _merged(path: Path, header: Header, segments: list[_Segment], table: JointTa
             continue
         if label in seen:
             raise BadInput(f"{path.name} has two segments that are the {table.names[label - 1]}", "merge or remove one")
-        if segment.layer >= len(layers):
+        if not 0 <= segment.layer < len(layers):
             raise BadInput(f"{path.name} lacks the layer of {segment.name!r}", "save the segmentation again")
         mask = layers[segment.layer] == segment.value
         if labels[mask].any():

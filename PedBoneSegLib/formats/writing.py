@@ -3,6 +3,7 @@
 import tempfile
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import BadInput
 from ..files import whole_file
 from ..volume import Grid
 from . import metaimage, nifti, nrrd
-from .names import OUTPUT_SUFFIXES, check_output, split_name
+from .names import OUTPUT_SUFFIXES, split_name
 from .segments import segment_keys
 
 MAP_SUFFIXES = tuple(suffix for suffix in OUTPUT_SUFFIXES if suffix != ".seg.nrrd")
@@ -51,25 +52,22 @@ def disk_array(folder: str | Path, shape: tuple[int, ...], fill: int = 0) -> np.
 
 
 def _write(path: Path, components: np.ndarray, grid: Grid, keys: dict[str, str], note: str) -> None:
-    if components.dtype != np.uint8 or components.shape[1:] != grid.size:
-        raise ValueError(f"{components.dtype} {components.shape} does not fit a grid of {grid.size}")
+    if components.dtype != np.uint8 or components.shape[1:] != grid.size or split_name(path)[1] not in OUTPUT_SUFFIXES:
+        raise ValueError(f"{components.dtype} {components.shape} does not fit {path.name} on a grid of {grid.size}")
     suffix, count = split_name(path)[1], len(components)
-    plain = b""
+    plain = packed = b""  # the header, before the packed voxels or packed with them
     if suffix in (".nii", ".nii.gz"):
-        plain, packed, interleaved = b"", nifti.encode(grid, count, note), False
+        packed = nifti.encode(grid, count, note)
     elif suffix == ".mha":
-        plain, packed, interleaved = metaimage.encode(grid, count, note), b"", True
-    elif suffix in (".nrrd", ".seg.nrrd"):
-        plain, packed, interleaved = nrrd.encode(grid, count, keys), b"", True
+        plain = metaimage.encode(grid, count, note)
     else:
-        check_output(path)
-        raise ValueError(path)
+        plain = nrrd.encode(grid, count, keys)
     window = {".nii": None, ".mha": 15}.get(suffix, 31)  # not packed, zlib, gzip
     packer = zlib.compressobj(_LEVEL, wbits=window) if window else None
     try:
         with whole_file(path) as temporary, open(temporary, "wb") as stream:
             stream.write(plain)
-            for block in (packed, *_blocks(components, interleaved)):
+            for block in chain([packed], _blocks(components, interleaved=bool(plain))):
                 stream.write(packer.compress(block) if packer else block)
             stream.write(packer.flush() if packer else b"")
             if suffix == ".mha":

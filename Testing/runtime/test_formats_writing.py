@@ -421,3 +421,22 @@ def test_labels_stored_as_floats_are_labels_and_an_image_is_not(tmp_path):
         (tmp_path / "a.txt").write_text("x")
         with pytest.raises(BadInput, match=fault):
             read_segmentation(tmp_path / name, "knee")
+
+
+@pytest.mark.parametrize(
+    "key, value, fault",
+    [
+        ("Segment1_LabelValue", "two", "damaged header"),
+        ("Segment1_Layer", "3", "lacks the layer of 'tibia'"),
+        ("Segment1_Layer", "-1", "lacks the layer of 'tibia'"),
+        ("Segment1_Color", "red", "damaged header"),
+    ],
+)
+def test_a_damaged_segmentation_is_refused(tmp_path, key, value, fault):
+    path = tmp_path / "a.seg.nrrd"
+    write_labels(path, random_labels((3, 9, 7), 4), make_grid(), KNEE, "left")
+    header, voxels = path.read_bytes().split(b"\n\n", 1)
+    lines = [f"{key}:={value}".encode() if line.startswith(key.encode()) else line for line in header.split(b"\n")]
+    path.write_bytes(b"\n".join(lines) + b"\n\n" + voxels)
+    with pytest.raises(BadInput, match=fault):
+        read_segmentation(path)
