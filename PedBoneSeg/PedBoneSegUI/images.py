@@ -90,32 +90,30 @@ class FileWriting:
     def __init__(self, array: np.ndarray, geometry: Geometry, path: Path, onEnd: Callable[[str], None]) -> None:
         array = np.array(array, dtype=array.dtype.newbyteorder("<"), order="C", copy=True)
         self._bytes, self._position, self._onEnd, self._stream = memoryview(array).cast("B"), 0, onEnd, None
-        self._header, self._path = nrrdHeader(geometry, array.dtype), path
+        self._header, self._path, self._cancelled = nrrdHeader(geometry, array.dtype), path, False
         qt.QTimer.singleShot(0, self._turn)
 
     def cancel(self) -> None:
-        self._onEnd = lambda sentence: None
+        self._cancelled = True
         self._close()
-        self._position = len(self._bytes)
 
     def _turn(self) -> None:
+        if self._cancelled:
+            return
         try:
-            if self._stream is None and self._position == 0:
+            if self._stream is None:
                 self._stream = open(self._path, "wb")
                 self._stream.write(self._header)
-            if self._stream is not None:
-                self._stream.write(self._bytes[self._position : self._position + CHUNK])
-                self._position += CHUNK
+            self._stream.write(self._bytes[self._position : self._position + CHUNK])
+            self._position += CHUNK
             if self._position < len(self._bytes):
                 qt.QTimer.singleShot(0, self._turn)
                 return
             self._stream.flush()
             self._close()
         except OSError as error:
-            self._position = len(self._bytes)
             self._close()
-            sentence = _("The temporary file could not be written ({reason}).").format(reason=error.strerror)
-            self._onEnd(sentence)
+            self._onEnd(_("The temporary file could not be written ({reason}).").format(reason=error.strerror))
             return
         self._onEnd("")
 

@@ -99,7 +99,7 @@ class Campaign:
             self.client._command[:] = [*BAD_WORKER, self.random.choice(["noise", "dies", "half-a-line", "hello-noise"])]
         newFile = self.widget.logic.folder.newFile
         if fault == "disk":
-            self.widget.logic.folder.newFile = lambda suffix: Path("/dev/full")
+            self.widget.logic.folder.newFile = lambda suffix: self.fullDisk(newFile(suffix))
         self.widget._parameterNode.segmentation = self.byHand if self.random.random() < 0.5 else None
         ui.segmentButton.click()
         if ui.askFrame.isVisibleTo(ui.segmentSection):
@@ -145,6 +145,12 @@ class Campaign:
         if fault == "removed":
             slicer.mrmlScene.RemoveNode(self.volume)
         return fault in ("scene", "removed")
+
+    @staticmethod
+    def fullDisk(path: Path) -> Path:
+        """A file to which nothing can be written; the link may be removed, the device must stay."""
+        path.symlink_to("/dev/full")
+        return path
 
     def choose(self, model: str) -> None:
         self.ui.modelCombo.setCurrentIndex(self.ui.modelCombo.findData(model))
