@@ -1,8 +1,8 @@
 """The whole conversation in the real application: a click after the other on the sample, timed, with pictures.
 
-    Slicer --no-splash --additional-module-paths PedBoneSeg --python-script Testing/slicer/conversation/run.py OUTPUT_FOLDER
+    Slicer --no-splash --additional-module-paths PedBoneSeg --python-script Testing/slicer/conversation/run.py OUTPUT
 
-Writes `report.json` and the tutorial's pictures into OUTPUT_FOLDER; the exit code is 0 if every step passed. With
+Writes `report.json` and the tutorial's pictures into the folder OUTPUT; the exit code is 0 if every step passed. With
 `--testing`, Slicer runs it on settings of its own. PyTorch and safetensors must be installed in that Slicer.
 """
 
