@@ -150,7 +150,7 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     tissue = torch.full(space.size, int(T.FAT), dtype=torch.uint8, device=space.device)
 
     lobules = (space.noise(seed + 3, 11.0, 0)[0] + 0.5 * space.noise(seed + 4, (6.0, 6.0, 14.0), 0)[0]).abs()
-    tissue[lobules < 0.035 * soft["lobules"]] = T.FASCIA
+    tissue[lobules < 0.022 * soft["lobules"]] = T.FASCIA
     meat = torch.minimum(finer(flesh), -0.5 - fascia)
     inside = meat > 0
     tissue[inside] = T.MUSCLE
