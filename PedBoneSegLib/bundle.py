@@ -6,8 +6,8 @@ before all of it was checked (`Bundle.load`): the header's size and form, the sc
 tensor's name, type and shape, the SHA-256 over tensors and manifest, and that all numbers are finite.
 
 Tensors: `network.*`, the network's state (convolution weights as the manifest's `storage` says, all else float32);
-`signatures.<domain>` [references, channels] for the domains that have a signature, and `pooled.<domain>` [references,
-2 × channels] for those whose signature has `pooled`.
+`signatures.<domain>` [references, channels] for the domains that have a signature, `pooled.<domain>` [references,
+2 × channels] and maybe `others.<domain>` for those whose signature has `pooled`.
 """
 
 import hashlib
@@ -224,6 +224,8 @@ def _expected_tensors(manifest: Manifest) -> dict[str, tuple[str, tuple[int, ...
             shapes[f"signatures.{card.name}"] = (exams, channels[card.signature["layer"]])
             if pooled:
                 shapes[f"pooled.{card.name}"] = (exams, 2 * channels[pooled["layer"]])
+                if pooled["others"]:
+                    shapes[f"others.{card.name}"] = (pooled["others"], 2 * channels[pooled["layer"]])
     return {name: (_type(name, shape, manifest.storage), shape) for name, shape in shapes.items()}
 
 

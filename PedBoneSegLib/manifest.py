@@ -21,7 +21,8 @@ class DomainCard:
 
     `settings`: those of the slices (see `slices`). `temperature`: what the logits are divided by. `signature`: None,
     or `layer` (the encoder's level), `threshold` (of the distance), `references` (number of exams) and maybe `pooled`
-    (`layer` and `threshold` of the second distance, see the room `signature`). `metrics`: whatever export measured.
+    (`layer`, `threshold`, and with a number of `others` the threshold `apart`; see the room `signature`). `metrics`:
+    whatever export measured.
     """
 
     name: str
@@ -44,8 +45,10 @@ class DomainCard:
                 raise BadModel(f"domain {self.name}: the signature's threshold {threshold!r} is not above 0")
             more = self.signature.get("pooled")
             if more is not None:
-                more = typed(more, {"layer": int, "threshold": float}, f"domain {self.name}: the signature's pooled")
-                if more["layer"] < 0 or not 0 < more["threshold"] < math.inf:
+                kinds = {"layer": int, "threshold": float, "others": int, "apart": float}
+                more = typed(more, kinds, f"domain {self.name}: the signature's pooled")
+                limits = more["threshold"], more["apart"]
+                if min(more["layer"], more["others"]) < 0 or not all(0 < limit < math.inf for limit in limits):
                     raise BadModel(f"domain {self.name}: the signature's pooled {more} makes no sense")
 
     def to_dict(self) -> dict:

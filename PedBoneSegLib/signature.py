@@ -8,11 +8,12 @@ reference exams, the score that distance over the domain's threshold.
 
 Only XᵀX is ever held (its eigenvalues are s²): C × C in float64, summed slice by slice.
 
-A model may ask for more than the published distance: with `pooled` in its signature, the mean and the deviation of
-every channel, from the same sums, are compared too, by their Mahalanobis distance to the reference exams'. The score is
-then the larger of both, each over its own threshold.
+A model may ask for more than the published distance. With `pooled` in its signature the mean and the deviation of every
+channel, from the same sums, are looked at too: their Mahalanobis distance to the reference exams', and, where the model
+has exams of other joints under the same normalization, how far they go from the domain's exams (0) to those others (1)
+along the direction that tells the two apart best. The score is then the largest of the three, each over its threshold.
 
-Neither knows places or orientations: two sides, flips and upside-down volumes are not its business.
+None of it knows places or orientations: two sides, flips and upside-down volumes are not its business.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from .manifest import DomainCard
 FLOOR = 1e-2  # of the largest singular value
 MOST_SLICES = 8
 FEWEST_REFERENCES = 8  # exams below which there is no verdict
+FARTHEST = 2**0.5  # of two signatures: no entry is above 0, so they are never more than a right angle apart
 CLEAR = 1.1  # how many times the smallest score the next other joint's must be
 
 
@@ -70,19 +72,13 @@ class Moments:
 
 
 class Whitened:
-    """Mahalanobis distance to `rows` [exams, values], which may be fewer exams than values: every value is first
-    brought to deviation 1, and the correlations are shrunk towards none as far as Ledoit & Wolf (2004) find best."""
+    """Mahalanobis distance to `rows` [exams, values], which may be fewer exams than values."""
 
     def __init__(self, rows: np.ndarray):
         rows = np.asarray(rows, np.float64)
-        self.mean, self.deviation = rows.mean(0), np.maximum(rows.std(0), 1e-9)
-        unit = (rows - self.mean) / self.deviation
-        count, size = unit.shape
-        correlation = unit.T @ unit / count
-        spread = ((correlation - np.eye(size)) ** 2).sum()
-        noise = (((unit**2).sum(1) ** 2).sum() / count - (correlation**2).sum()) / count
-        share = float(np.clip(noise / spread, 1e-3, 1)) if spread > 0 else 1.0
-        self.inverse = np.linalg.inv((1 - share) * correlation + share * np.eye(size))
+        self.mean = rows.mean(0)
+        self.deviation, correlation = _spread(rows - self.mean)
+        self.inverse = np.linalg.inv(correlation)
 
     def distance(self, values: np.ndarray) -> float:
         """About 1 for an exam like the references."""
@@ -90,17 +86,46 @@ class Whitened:
         return float(np.sqrt(unit @ self.inverse @ unit / len(unit)))
 
 
+class Apart:
+    """The direction in which `own` and `others` [exams, values] lie apart, in units of how each of them spreads
+    (Fisher's discriminant)."""
+
+    def __init__(self, own: np.ndarray, others: np.ndarray):
+        own, others = np.asarray(own, np.float64), np.asarray(others, np.float64)
+        self.mean, away = own.mean(0), others.mean(0) - own.mean(0)
+        deviation, correlation = _spread(np.concatenate([own - self.mean, others - others.mean(0)]))
+        direction = np.linalg.solve(correlation, away / deviation) / deviation
+        self.direction = direction / max(float(direction @ away), 1e-12)
+
+    def place(self, values: np.ndarray) -> float:
+        """0 at the middle of the own exams, 1 at that of the others; any other number beyond and between."""
+        return float((values - self.mean) @ self.direction)
+
+
+def _spread(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Deviation of every value, and the correlations, shrunk towards none as far as Ledoit & Wolf (2004) find best."""
+    deviation = np.maximum(centered.std(0), 1e-9)
+    unit = centered / deviation
+    count, size = unit.shape
+    correlation = unit.T @ unit / count
+    far = ((correlation - np.eye(size)) ** 2).sum()
+    noise = (((unit**2).sum(1) ** 2).sum() / count - (correlation**2).sum()) / count
+    share = float(np.clip(noise / far, 1e-2, 1)) if far > 0 else 1.0
+    return deviation, (1 - share) * correlation + share * np.eye(size)
+
+
 @dataclass(frozen=True)
 class Reference:
-    """A domain's reference exams: `signatures` [exams, C] at `layer` and the threshold of the distance to them; where
-    the model asks for it, `pooled` [exams, 2·C] at `pooled_layer`, and the threshold of that distance."""
+    """A domain's reference exams: what an image's distances are measured to, and the threshold of each distance."""
 
     layer: int
-    signatures: np.ndarray
+    signatures: np.ndarray  # [exams, C]
     threshold: float
     pooled_layer: int | None = None
     pooled: Whitened | None = None
     pooled_threshold: float = 1.0
+    apart: Apart | None = None
+    apart_threshold: float = 1.0
 
     @classmethod
     def of(cls, bundle, card: DomainCard) -> "Reference | None":
@@ -111,8 +136,12 @@ class Reference:
         signatures = bundle.tensor(f"signatures.{card.name}")
         if more is None:
             return cls(entry["layer"], signatures, entry["threshold"])
-        rows = Whitened(bundle.tensor(f"pooled.{card.name}"))
-        return cls(entry["layer"], signatures, entry["threshold"], more["layer"], rows, more["threshold"])
+        rows = bundle.tensor(f"pooled.{card.name}")
+        apart = Apart(rows, bundle.tensor(f"others.{card.name}")) if more["others"] else None
+        return cls(
+            entry["layer"], signatures, entry["threshold"], more["layer"], Whitened(rows), more["threshold"],
+            apart, more["apart"],
+        )
 
     @staticmethod
     def decides(card: DomainCard) -> bool:
@@ -123,11 +152,21 @@ class Reference:
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted({self.layer} | ({self.pooled_layer} if self.pooled else set())))
 
+    def parts(self, moments: Mapping[int, Moments]) -> dict[str, float]:
+        """Each distance over its threshold: `spectral`, which is the published one, and maybe `pooled` and `apart`. No
+        features at all (an empty volume) are as far as two signatures can be."""
+        if not moments[self.layer].count:
+            return {"spectral": FARTHEST / self.threshold}
+        parts = {"spectral": nearest(moments[self.layer].signature, self.signatures) / self.threshold}
+        if self.pooled:
+            values = moments[self.pooled_layer].pooled
+            parts["pooled"] = self.pooled.distance(values) / self.pooled_threshold
+            if self.apart:
+                parts["apart"] = self.apart.place(values) / self.apart_threshold
+        return parts
+
     def score(self, moments: Mapping[int, Moments]) -> float:
-        score = nearest(moments[self.layer].signature, self.signatures) / self.threshold
-        if self.pooled is None:
-            return score
-        return max(score, self.pooled.distance(moments[self.pooled_layer].pooled) / self.pooled_threshold)
+        return max(self.parts(moments).values())
 
 
 def nearest(signature: np.ndarray, others: np.ndarray) -> float:

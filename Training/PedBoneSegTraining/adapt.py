@@ -279,7 +279,8 @@ def _draft(
     cards = manifest.domains
     signed = [card for card in cards if card.signature]
     names = [f"signatures.{card.name}" for card in signed]
-    names += [f"pooled.{card.name}" for card in signed if card.signature.get("pooled")]
+    pooled = [(card.name, card.signature["pooled"]) for card in signed if card.signature.get("pooled")]
+    names += [f"pooled.{name}" for name, _ in pooled] + [f"others.{name}" for name, each in pooled if each["others"]]
     signatures = {name: bundle.tensor(name) for name in names}
     if shared_rate:
         note = "The shared filters have moved since this domain was measured."

@@ -6,7 +6,7 @@ its card says so. Every exam's distance is its distance to the *other* exams (le
 as references and for the threshold, the 95th percentile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from PedBoneSegLib.anatomy import JointTable
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.signature import FEWEST_REFERENCES, Whitened, nearest
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.predictor import Predictor, Stacks
+from PedBoneSegLib.signature import FEWEST_REFERENCES, Apart, Moments, Whitened, nearest
 
 from .calibration import FEWEST, MOST, fit_review, fit_temperature, judge, sample_voxels
 from .data.dataset import LoadedCase
@@ -26,66 +25,94 @@ if TYPE_CHECKING:
     from .export import Draft, Loader
 
 LAYER = 3  # the encoder's level of the published signature; see docs/self-awareness.md for the choice
-POOLED_LAYER: int | None = 3  # that of channel means and deviations; None: the published method alone
+POOLED_LAYER: int | None = 3  # that of the channels' means and deviations; None: the published method alone
 PERCENTILE = 95.0
+LOWEST = 1e-6  # threshold: references that are all alike leave no room otherwise
 SYNTHETIC_EXAMS = 96
 UNSEEN_SEQUENCE = "STIR"  # every fourth synthetic reference is of this sequence, which training never draws
 
 
 def know_itself(draft: "Draft", layer: int = LAYER, pooled_layer: int | None = POOLED_LAYER) -> "Draft":
-    """The export's part: every measured domain's self-knowledge, and the signatures' tensors."""
+    """The export's part: every measured domain's self-knowledge, and the signatures' tensors.
+
+    An exam is looked at under its own domain's normalization and, so that domains can be told apart, under those of the
+    other joints. Only the exams that temperature and review are fitted on stay in memory.
+    """
+    enough = [name for name in draft.measured if len(draft.exams[name].reserved) >= FEWEST]
+    deepest = len(draft.network.encoder.channels) - 1
+    layer, pooled_layer = min(layer, deepest), None if pooled_layer is None else min(pooled_layer, deepest)
+    predictor, card_of = Predictor(draft.bundle(), draft.device), draft.manifest.domain
+    own: dict[str, list[dict[int, Moments]]] = {name: [] for name in enough}
+    others: dict[str, list[np.ndarray]] = {name: [] for name in enough}
     for name in draft.measured:
-        cases = draft.exams[name].reserved
-        if len(cases) < FEWEST:
-            note = f"{len(cases)} exams were kept from training: too few for a temperature, a verdict or a review."
-            draft = draft.with_card(name, temperature=1.0, signature=None, note=_joined(draft, name, note))
+        if name not in enough:
+            draft = _noted(draft, name, f"{len(draft.exams[name].reserved)} exams")
             continue
-        draft = _domain(draft, name, cases, layer, pooled_layer)
+        samples, kept = [], []
+        for load in draft.exams[name].reserved:
+            case = load()
+            stacks = Stacks(case.volume)
+            layers = sorted({layer, pooled_layer} - {None})
+            own[name].append(predictor.observe(stacks(card_of(name)), card_of(name), layers))
+            for other in enough:
+                if pooled_layer is not None and card_of(other).joint != card_of(name).joint:
+                    moments = predictor.observe(stacks(card_of(other)), card_of(other), [pooled_layer])
+                    others[other].append(moments[pooled_layer].pooled)
+            if len(kept) < MOST and case.known.all() and (sample := sample_voxels(predictor, card_of(name), case)):
+                samples.append(sample)
+                kept.append(case)
+        draft = _calibrated(draft, name, samples, kept)
+    for name in enough:
+        entry, tensors = make_signature(
+            name, layer, np.stack([each[layer].signature for each in own[name]]), pooled_layer,
+            None if pooled_layer is None else np.stack([each[pooled_layer].pooled for each in own[name]]),
+            np.stack(others[name]) if others[name] else None,
+        )
+        draft = replace(draft.with_card(name, signature=entry), tensors={**draft.tensors, **tensors})
     return draft
 
 
-def _domain(draft: "Draft", name: str, cases: Sequence["Loader"], layer: int, pooled_layer: int | None) -> "Draft":
-    """Two passes, since the review depends on the temperature; only its exams are kept in memory in between."""
-    layers = sorted({layer} | ({pooled_layer} if pooled_layer is not None else set()))
-    predictor, card = Predictor(draft.bundle(), draft.device), draft.manifest.domain(name)
-    moments, samples, kept = [], [], []
-    for load in cases:
-        case = load()
-        moments.append(predictor.observe(SliceStack(case.volume, SliceSettings.from_dict(card.settings)), card, layers))
-        if len(kept) < MOST and case.known.all() and (sample := sample_voxels(predictor, card, case)):
-            samples.append(sample)
-            kept.append(case)
-    signatures = np.stack([each[layer].signature for each in moments])
-    pooled = None if pooled_layer is None else np.stack([each[pooled_layer].pooled for each in moments])
-    signature, tensors = make_signature(name, layer, signatures, pooled_layer, pooled)
-    draft = replace(draft.with_card(name, signature=signature), tensors={**draft.tensors, **tensors})
-    if len(kept) < FEWEST:
-        note = f"{len(kept)} fully labelled exams were kept from training: too few for a temperature or a review."
-        return draft.with_card(name, temperature=1.0, note=_joined(draft, name, note))
+def _calibrated(draft: "Draft", name: str, samples: list, cases: list[LoadedCase]) -> "Draft":
+    """Temperature first, since the doubt that the review is fitted on depends on it."""
+    if len(cases) < FEWEST:
+        return _noted(draft, name, f"{len(cases)} fully labelled exams")
     draft = draft.with_card(name, temperature=fit_temperature(samples))
     predictor = Predictor(draft.bundle(), draft.device)
-    fitted = fit_review(judge(predictor, draft.manifest.domain(name), case) for case in kept)
+    fitted = fit_review(judge(predictor, draft.manifest.domain(name), case) for case in cases)
     review = {**(draft.manifest.review or {}), name: fitted.to_dict()}
     return replace(draft, manifest=replace(draft.manifest, review=review))
 
 
+def _noted(draft: "Draft", name: str, what: str) -> "Draft":
+    card = draft.manifest.domain(name)
+    note = f"{what} were kept from training: too few for a temperature, a verdict and a review."
+    return draft.with_card(name, temperature=1.0, note=" ".join(filter(None, (card.note, note))))
+
+
 def make_signature(
-    domain: str, layer: int, signatures: np.ndarray, pooled_layer: int | None = None, pooled: np.ndarray | None = None
+    domain: str, layer: int, signatures: np.ndarray, pooled_layer: int | None = None, pooled: np.ndarray | None = None,
+    others: np.ndarray | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """A card's `signature` and its tensors, from the reference exams' signatures [exams, C] and, where they are to be
-    used too, pooled values [exams, 2·C]. Both thresholds together pass PERCENTILE of the exams."""
+    used too, pooled values [exams, 2·C], of exams of other joints as well. All thresholds together pass PERCENTILE of
+    the exams."""
     if len(signatures) < FEWEST_REFERENCES:
         raise ValueError(f"{len(signatures)} references are too few")
-    distances = left_out(signatures, lambda rest: partial(nearest, others=rest))
-    threshold = float(np.percentile(distances, PERCENTILE))
-    entry = {"layer": layer, "threshold": threshold, "references": len(signatures)}
+    distances = [left_out(signatures, lambda rest: partial(nearest, others=rest))]
     tensors = {f"signatures.{domain}": signatures.astype(np.float32)}
     if pooled is not None:
-        more = left_out(pooled, lambda rest: Whitened(rest).distance)
-        other = float(np.percentile(more, PERCENTILE))
-        both = float(np.percentile(np.maximum(distances / threshold, more / other), PERCENTILE))
-        entry |= {"threshold": threshold * both, "pooled": {"layer": pooled_layer, "threshold": other * both}}
+        distances.append(left_out(pooled, lambda rest: Whitened(rest).distance))
         tensors[f"pooled.{domain}"] = pooled.astype(np.float32)
+        if others is not None:
+            distances.append(left_out(pooled, lambda rest: Apart(rest, others).place))
+            tensors[f"others.{domain}"] = others.astype(np.float32)
+    limits = [max(float(np.percentile(each, PERCENTILE)), LOWEST) for each in distances]
+    worst = np.max([each / limit for each, limit in zip(distances, limits, strict=True)], axis=0)
+    limits = [limit * max(float(np.percentile(worst, PERCENTILE)), LOWEST) for limit in limits]
+    entry = {"layer": layer, "threshold": limits[0], "references": len(signatures)}
+    if pooled is not None:
+        count, apart = (0, 1.0) if others is None else (len(others), limits[2])
+        entry["pooled"] = {"layer": pooled_layer, "threshold": limits[1], "others": count, "apart": apart}
     return entry, tensors
 
 
@@ -133,7 +160,3 @@ def synthetic_exam(table: JointTable, i: int) -> LoadedCase:
     rendering = recipe.acquire(i, 0, recipe.body(i))
     known = np.ones(1 + len(table.bones), bool)
     return LoadedCase(rendering.volume.name, rendering.volume, rendering.labels, known)
-
-
-def _joined(draft: "Draft", name: str, note: str) -> str:
-    return " ".join(filter(None, (draft.manifest.domain(name).note, note)))

@@ -1,0 +1,146 @@
+"""Doubt of the final labels and the order of review, by hand-worked cases and against a plain computation."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import random_network, tensors_of, tiny_config, tiny_manifest
+
+from PedBoneSegLib.bundle import Bundle, write_bundle
+from PedBoneSegLib.errors import BadModel
+from PedBoneSegLib.predictor import Predictor
+from PedBoneSegLib.review import (
+    LEVELS,
+    Calibration,
+    calibrate,
+    calibration_of,
+    count_levels,
+    plain_doubt,
+    ranked,
+    raw_doubt,
+    review,
+)
+from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.volume import Grid, Volume
+
+FLIPPED = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+def volume(size=(6, 48, 40), direction=FLIPPED) -> Volume:
+    """Slices lie across i; with the flipped axis, slice 0 is the last voxel of i."""
+    array = np.random.default_rng(0).normal(100, 20, size)
+    array[0] = 0  # no body there
+    return Volume(array.astype(np.float32), Grid(size, (5.0, 1.0, 1.0), (0.0, 0.0, 0.0), direction))
+
+
+def table(background: float, bone: float, changed: float) -> Calibration:
+    """The probability does not depend on the level."""
+    return Calibration(np.repeat([[background], [bone], [changed]], LEVELS + 1, axis=1), 9)
+
+
+def test_raw_levels_by_hand():
+    levels = raw_doubt(torch.tensor([1.0, 0.75, 0.0, 1 + 1e-7]))
+    assert levels.tolist() == [0, 127, 254, 0]
+    np.testing.assert_allclose(plain_doubt()[[0, 127, 254]], [0, 0.25, 1])
+
+
+def test_the_greatest_score_comes_first_and_shares_add_up():
+    order = ranked(np.array([10.0, 40.0, 30.0, 20.0]), spacing=50.0)
+    assert order == [(1, 0.4), (2, 0.7), (3, pytest.approx(0.9)), (0, pytest.approx(1.0))]
+
+
+def test_thin_neighbours_are_not_repeated_needlessly():
+    scores = np.array([5.0, 9.0, 10.0, 9.0, 5.0, 1.0, 6.0])
+    thin = [index for index, _ in ranked(scores, spacing=0.5)]
+    assert thin[:2] == [2, 6] and sorted(thin) == list(range(7))  # 3 mm away: weight 0.98; 0.5 mm: 0.06
+    thick = [index for index, _ in ranked(scores, spacing=8.0)]
+    assert thick == [2, 1, 3, 6, 0, 4, 5]
+
+
+def test_nothing_doubtful():
+    assert ranked(np.zeros(3), 1.0) == [(0, 1.0), (1, 1.0), (2, 1.0)] and ranked(np.zeros(0), 1.0) == []
+
+
+def test_expected_errors_of_a_slice_by_hand():
+    image = volume()
+    stack = SliceStack(image, SliceSettings(1.0))
+    assert stack.axis == 0 and stack.sense == -1 and list(stack.occupied) == [0, 1, 2, 3, 4]
+    labels, raw = np.zeros((2, *image.array.shape), np.uint8)
+    raw[:] = 3
+    raw[0] = 255
+    labels[2, 10:14, 10:20] = 1  # 40 voxels of bone in the slice i = 2
+    changed = np.zeros(labels.shape, bool)
+    changed[2, 10, 10:15] = True  # of these, 5 that post-processing made
+    changed[4, 0, 0:7] = True
+    area = 48 * 40
+    counts = count_levels(stack, raw, labels, changed)
+    assert counts.shape == (6, 3, LEVELS + 1)
+    assert counts[3, :, 3].tolist() == [area - 40, 35, 5]  # i = 2 is slice 3
+    assert counts[1, :, 3].tolist() == [area - 7, 0, 7] and counts[5].sum() == 0
+    answer = review(stack, counts, table(0.001, 0.1, 0.5))
+    assert answer["axis"] == 0 and [each["index"] for each in answer["slices"]][:2] == [2, 4]
+    expected = (area - 40) * 0.001 + 3.5 + 2.5
+    assert answer["slices"][0]["score"] == pytest.approx(expected, abs=0.05)
+    total = expected + (area - 7) * 0.001 + 3.5 + 3 * area * 0.001
+    assert answer["slices"][0]["share"] == pytest.approx(expected / total, abs=1e-3)
+    assert answer["slices"][-1]["share"] == 1 and len(answer["slices"]) == 5
+
+
+def test_doubt_is_calibrated_in_place_and_255_stays():
+    image = volume()
+    stack = SliceStack(image, SliceSettings(1.0))
+    raw = np.full(image.array.shape, 254, np.uint8, order="F")
+    raw[0], raw[3, 5, 5] = 255, 0
+    labels, changed = np.zeros(raw.shape, np.uint8), np.zeros(raw.shape, bool)
+    labels[3], changed[4] = 2, True
+    rising = np.linspace(0, 0.5, LEVELS + 1)
+    calibrate(stack, raw, labels, changed, Calibration(np.stack([rising, rising / 5, np.full(LEVELS + 1, 0.8)])))
+    assert (raw[0] == 255).all() and raw[3, 5, 5] == 0
+    assert raw[1, 9, 9] == 127 and raw[3, 9, 9] == 25 and raw[4, 9, 9] == 203
+
+
+def test_calibration_survives_the_manifest_and_forgeries_do_not():
+    fitted = Calibration(np.stack([plain_doubt() / 3, plain_doubt(), np.full(LEVELS + 1, 0.4)]), 24)
+    again = Calibration.from_dict(fitted.to_dict())
+    np.testing.assert_allclose(again.table, fitted.table, rtol=1e-5)
+    assert again.exams == 24
+    for change in ({"bone": [0.5]}, {"changed": 2}, {"background": "x"}, {"exams": None}):
+        with pytest.raises(BadModel, match="calibration"):
+            Calibration.from_dict({**fitted.to_dict(), **change})
+    assert calibration_of(None, "knee").exams == 0
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """The same model with and without a calibrated review of the knee."""
+    config = tiny_config()
+    network = random_network(config)
+    network.head.weight.data *= 20
+    folder = tmp_path_factory.mktemp("model")
+    made = []
+    for name, entries in (("with", {"knee": table(0.001, 0.1, 0.5).to_dict()}), ("without", None)):
+        write_bundle(folder / f"{name}.safetensors", tiny_manifest(config, review=entries), tensors_of(network))
+        made.append(Bundle.load(folder / f"{name}.safetensors"))
+    return made
+
+
+def test_the_answer_lists_slices_only_where_the_model_is_calibrated(bundles):
+    calibrated, plain = (Predictor(bundle, "cpu") for bundle in bundles)
+    assert "review" not in plain.segment(volume(), "knee").to_json(None)
+    assert "review" not in calibrated.segment(volume(), "ankle").to_json(None)
+    result = calibrated.segment(volume(), "knee")
+    listed = result.to_json(None)["review"]
+    assert listed["axis"] == 0 and sorted(each["index"] for each in listed["slices"]) == [1, 2, 3, 4, 5]
+    shares = [each["share"] for each in listed["slices"]]
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_scores_are_the_sum_of_the_map_that_is_written(bundles):
+    """A slice's expected errors and the 8-bit map come from the same numbers."""
+    doubt = np.zeros(volume().array.shape, np.uint8)
+    result = Predictor(bundles[0], "cpu").segment(volume(), "knee", uncertainty=doubt)
+    assert (doubt[0] == 255).all() and set(np.unique(doubt[1:])) <= {0, 25, 127}
+    assert ((doubt == 25) <= (result.labels > 0)).all()
+    for each in result.review["slices"]:
+        values, numbers = np.unique(doubt[each["index"]], return_counts=True)
+        exact = {0: 0.001, 25: 0.1, 127: 0.5}
+        assert each["score"] == pytest.approx(sum(exact[v] * n for v, n in zip(values, numbers, strict=True)), abs=0.06)
