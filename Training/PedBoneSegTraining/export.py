@@ -61,7 +61,7 @@ class Exams:
     @property
     def proof(self) -> Loader | None:
         """One exam to compare labels on; whether it was learnt from does not matter there."""
-        return next(iter((*self.validation, *self.reserved, *self.train)), None)
+        return next(iter((*self.validation, *self.train, *self.reserved)), None)
 
 
 @dataclass(frozen=True)
@@ -331,9 +331,6 @@ def _agreements(draft: Draft, predictor: Predictor) -> Iterator[tuple[str, float
 class _AsTrained(Predictor):
     """The runtime's way around the network, with the trained network itself in place of the folded one."""
 
-    def reference(self, card: DomainCard) -> None:
-        """Labels are compared, nothing is detected."""
-
     def network(self, domain: str, device: torch.device, precision: torch.dtype):
         if not self._networks:
             self._networks[()] = self.bundle.network().to(device)
@@ -345,8 +342,6 @@ class _AsTrained(Predictor):
 
 class _InPrecision(Predictor):
     """Calculates in the given number format, or as if, where the device is not faster with it."""
-
-    reference = _AsTrained.reference
 
     def __init__(self, bundle: Bundle, device: str, name: str) -> None:
         super().__init__(bundle, device)

@@ -86,7 +86,7 @@ def _calibrated(draft: "Draft", name: str, samples: list, cases: list[LoadedCase
 def _noted(draft: "Draft", name: str, what: str) -> "Draft":
     card = draft.manifest.domain(name)
     note = f"{what} were kept from training: too few for a temperature, a verdict and a review."
-    return draft.with_card(name, temperature=1.0, note=" ".join(filter(None, (card.note, note))))
+    return draft.with_card(name, note=" ".join(filter(None, (card.note, note))))
 
 
 def make_signature(
