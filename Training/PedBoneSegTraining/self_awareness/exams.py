@@ -1,0 +1,137 @@
+"""What the studies look at: exams of the frozen cohorts, and what is done to them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from PedBoneSegLib.files import whole_file
+from PedBoneSegLib.volume import Grid, Volume
+
+from ..data.dataset import LoadedCase
+from ..synthesis.anatomy import JOINTS
+from ..synthesis.cohort import COHORTS
+from ..synthesis.source import STACK_VOXELS
+
+
+def cohort(name: str, joint: str, count: int, cache: Path | None = None) -> Iterator[LoadedCase]:
+    """The first exams of a frozen cohort, in the size that training sees; made once where there is a `cache` folder."""
+    recipe = replace(COHORTS[name].recipe(joint), most_voxels=STACK_VOXELS)
+    for i in range(min(count, COHORTS[name].exams)):
+        path = cache / f"{name}-{joint}-{i}.npz" if cache else None
+        if path is None or not path.exists():
+            made = recipe.acquire(i, 0, recipe.body(i))
+            grid = made.volume.grid
+            arrays = {
+                "image": made.volume.array, "labels": made.labels, "spacing": grid.spacing, "origin": grid.origin,
+                "direction": grid.direction, "sequence": made.volume.sequence,
+            }
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(path) as temporary:
+                    np.savez_compressed(temporary, **arrays)
+        else:
+            with np.load(path) as stored:
+                arrays = dict(stored)
+        spacing, origin = (tuple(float(number) for number in arrays[key]) for key in ("spacing", "origin"))
+        direction = tuple(tuple(float(number) for number in row) for row in arrays["direction"])
+        grid = Grid(arrays["image"].shape, spacing, origin, direction)
+        volume = Volume(arrays["image"], grid, f"{name} {joint} {i}", sequence=str(arrays["sequence"]))
+        yield LoadedCase(volume.name, volume, arrays["labels"], np.ones(1 + len(JOINTS[joint].BONES), bool))
+
+
+def changed(case: LoadedCase, array: np.ndarray, what: str) -> LoadedCase:
+    volume = Volume(np.ascontiguousarray(array, np.float32), case.volume.grid, f"{case.name}, {what}")
+    return replace(case, name=volume.name, volume=volume)
+
+
+def _white(array: np.ndarray) -> float:
+    return float(np.percentile(array, 99.5)) or 1.0
+
+
+def inverted(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    image = case.volume.array.astype(np.float32)
+    return np.maximum(_white(image) - image, 0)
+
+
+def ct_like(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    """Dense shells, spongy bone a little above soft tissue, soft tissue nearly uniform, air dark."""
+    image = ndimage.gaussian_filter(case.volume.array.astype(np.float32), 0.7) / _white(case.volume.array)
+    body = ndimage.binary_fill_holes(ndimage.binary_opening(image > 0.08))
+    bone = case.labels > 0
+    inner = ndimage.binary_erosion(bone, iterations=2)
+    result = np.where(body, 0.42 + 0.05 * image, 0.02)
+    result = np.where(bone, np.where(inner, 0.55 + 0.05 * image, 1.0), result)
+    return 1000 * (result + random.normal(0, 0.015, result.shape))
+
+
+def heavy_noise(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    white = _white(case.volume.array)
+    parts = (random.normal(0, 0.5 * white, case.volume.array.shape) for _ in range(2))
+    return np.hypot(case.volume.array + next(parts), next(parts))
+
+
+def heavy_blur(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    sigma = [5.0 / mm if mm < 2 else 0 for mm in case.volume.grid.spacing]
+    return ndimage.gaussian_filter(case.volume.array.astype(np.float32), sigma)
+
+
+def upside_down(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    axis = int(np.abs(np.asarray(case.volume.grid.direction)[2]).argmax())
+    return np.flip(case.volume.array, axis)
+
+
+def empty(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    return np.zeros(case.volume.array.shape)
+
+
+def constant(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    return np.full(case.volume.array.shape, 100.0)
+
+
+def noise_only(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    return random.normal(100, 20, case.volume.array.shape)
+
+
+def noisy(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    """As a hurried scan: a third of what `heavy_noise` adds."""
+    white = _white(case.volume.array)
+    return np.hypot(case.volume.array + random.normal(0, 0.15 * white, case.volume.array.shape),
+                    random.normal(0, 0.15 * white, case.volume.array.shape))
+
+
+def blurred(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    sigma = [1.5 / mm if mm < 2 else 0 for mm in case.volume.grid.spacing]
+    return ndimage.gaussian_filter(case.volume.array.astype(np.float32), sigma)
+
+
+def shaded(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    """The signal falls to a fifth along a random in-plane direction."""
+    lines = [np.linspace(-1, 1, count) for count in case.volume.array.shape]
+    slope = random.normal(size=3)
+    ramp = sum(s * line.reshape([-1 if axis == one else 1 for one in range(3)])
+               for axis, (s, line) in enumerate(zip(slope / np.abs(slope).sum(), lines, strict=True)))
+    return case.volume.array * np.exp(0.8 * ramp)
+
+
+def lost_slices(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
+    """A tenth of the slices across the coarsest axis lose nine tenths of their signal."""
+    array, axis = case.volume.array.astype(np.float32), int(np.argmax(case.volume.grid.spacing))
+    gain = np.where(random.random(array.shape[axis]) < 0.1, 0.1, 1.0)
+    return array * gain.reshape([-1 if axis == one else 1 for one in range(3)])
+
+
+Change = Callable[[LoadedCase, np.random.Generator], np.ndarray]
+FOREIGN: dict[str, Change] = {
+    "inverted": inverted, "CT-like": ct_like, "heavy noise": heavy_noise, "heavy blur": heavy_blur,
+    "empty": empty, "constant": constant, "noise only": noise_only,
+}
+DEGRADED: dict[str, Change] = {"noise": noisy, "blur": blurred, "shading": shaded, "lost slices": lost_slices}
+
+
+def apply(change: Change, what: str, case: LoadedCase, number: int) -> LoadedCase:
+    """`case` changed; the random numbers are those of (what, number) alone."""
+    random = np.random.default_rng([number, *what.encode()])
+    return changed(case, change(case, random), what)
