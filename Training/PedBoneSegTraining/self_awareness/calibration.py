@@ -59,7 +59,8 @@ def draw(sums: dict, path) -> None:
                 label = f"{name}, T = {temperature:g}"
                 axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], marker=".", label=label)
         axes.set(title=joint, xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
-        axes.legend(fontsize="small")
+        if any(of == joint for _, of, _ in sums):
+            axes.legend(fontsize="small")
     figure.supylabel("accuracy")
     figure.savefig(path, dpi=120)
 

@@ -66,7 +66,8 @@ def spliced(document: str, name: str, text: str) -> str:
 
 def _private(word: str) -> str:
     """A path without its folders: they may say who ran it."""
-    return Path(word).name if "/" in word or "\\" in word else word
+    name, equals, path = word.rpartition("=")
+    return name + equals + Path(path).name if "/" in path or "\\" in path else word
 
 
 def _write(path: Path, text: str) -> None:
