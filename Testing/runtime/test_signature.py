@@ -1,9 +1,13 @@
 """Spectral signatures and verdicts, by cases that can be worked out by hand."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,4 +252,48 @@ def test_a_forged_signature_is_refused(tmp_path, bundle, change):
     with pytest.raises(BadModel, match="pooled|layer"):
         cards = [replace(each, signature=entry if each is card else each.signature) for each in bundle.manifest.domains]
         tensors = {name: bundle.tensor(name) for name in bundle._arrays}
-        write_bundle(tmp_path / "forged.safetensors", replace(bundle.manifest, domains=tuple(cards), sha256=""), tensors)
+        forged = replace(bundle.manifest, domains=tuple(cards), sha256="")
+        write_bundle(tmp_path / "forged.safetensors", forged, tensors)
+
+
+def write_image(path, image: Volume) -> None:
+    written = sitk.GetImageFromArray(image.array.transpose(2, 1, 0))
+    written.SetSpacing(image.grid.spacing)
+    sitk.WriteImage(written, str(path))
+
+
+def test_the_command_line_says_it(bundle, tmp_path):
+    write_image(tmp_path / "knee.nii.gz", volume(3))
+    write_image(tmp_path / "empty.nii.gz", Volume(np.zeros((12, 40, 40), np.float32), volume(0).grid))
+
+    def run(*words):
+        options = ["--model", str(bundle.path), "--device", "cpu", "--json"]
+        command = [sys.executable, "-m", "PedBoneSegLib", *words, *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    found = json.loads(run("detect", str(tmp_path / "knee.nii.gz")).stdout)
+    assert (found["joint"], found["verdict"]) == ("knee", "joint") and found["score"] == found["scores"]["knee"]
+    refused = run("segment", str(tmp_path / "empty.nii.gz"))
+    assert refused.returncode == 6 and refused.stdout == "" and not (tmp_path / "empty_bones.nii.gz").exists()
+    assert refused.stderr.startswith("pedboneseg: empty: ") and "--joint ankle|knee|shoulder" in refused.stderr
+
+
+def test_the_worker_tells_the_joint_before_it_is_done(bundle, tmp_path):
+    write_image(tmp_path / "knee.nii.gz", volume(3))
+    request = {"id": 1, "op": "segment", "input": str(tmp_path / "knee.nii.gz"), "joint": "ankle", "device": "cpu",
+               "model": str(bundle.path)}  # fmt: skip
+    worker = subprocess.Popen([sys.executable, "-m", "PedBoneSegLib", "serve"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True)
+    worker.stdin.write(json.dumps(request) + "\n")
+    worker.stdin.flush()
+    answers = []
+    while not answers or answers[-1]["event"] == "progress":
+        answers.append(json.loads(worker.stdout.readline()))
+    worker.stdin.close()
+    worker.wait(30)
+    told = [number for number, answer in enumerate(answers) if "detection" in answer]
+    segmenting = [number for number, answer in enumerate(answers) if answer.get("stage") == "segmenting"]
+    assert len(told) == 1 and told[0] < segmenting[0]
+    assert answers[told[0]]["detection"]["joint"] == "knee" and answers[told[0]]["event"] == "progress"
+    assert answers[-1]["event"] == "done" and answers[-1]["detected_joint"] == "knee"
+    assert "wrong-joint" in [notice["code"] for notice in answers[-1]["warnings"]]
