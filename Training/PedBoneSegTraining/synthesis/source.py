@@ -6,9 +6,8 @@ stacks are in the ring at a step, and what is cut from them, is a function of (s
 """
 
 from collections import OrderedDict
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from .anatomy.draw import Draw
 from .anatomy.sources import AnatomySource, Parametric
 from .cohort import Recipe
 from .rendering import RenderSettings
+from .workers import pool
 
 STACK_VOXELS = 2_000_000  # a stack's most: 30 slices of 256 × 256
 
@@ -85,7 +85,7 @@ class SyntheticSource:
         self.bones = len(joint_table(joint).bones)
         self._stacks: dict[int, Stack | Future] = {}
         self._bodies: OrderedDict = OrderedDict()
-        self._workers = ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) if workers else None
+        self._workers = pool(workers) if workers else None
         self._ahead = 2 * workers
 
     def batch(self, step: int, count: int) -> Batch:
@@ -181,7 +181,3 @@ def _make(recipe: Recipe, settings: SliceSettings, exam: int, variant: int) -> S
 
 
 _kept: OrderedDict = OrderedDict()
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

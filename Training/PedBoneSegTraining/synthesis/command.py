@@ -1,0 +1,65 @@
+"""`pedboneseg synthesize`: its options, and its progress on a terminal."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from PedBoneSegLib.errors import BadInput
+
+from .anatomy import JOINTS
+from .anatomy.sources import Parametric
+from .cohort import Recipe, check_seed
+from .rendering import HELD_OUT_PRESETS, PRESETS
+from .writer import NUMBERS, write_cohort
+
+NAME = "synthesize"
+HELP = "write a cohort of synthetic joints as nnU-Net raw folders"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for Dataset101_Ankle, Dataset102_Knee, …")
+    parser.add_argument("--joints", default="ankle,knee,shoulder", help="comma-separated; %(default)s")
+    parser.add_argument("--exams", type=int, default=20, metavar="N", help="exams of each joint; %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="%(default)s")
+    parser.add_argument("--shapes", type=Path, metavar="FOLDER", help="bones from meshes or label maps in this folder")
+    parser.add_argument("--unlabelled", action="store_true", help="images only, in imagesTs")
+    parser.add_argument("--preset", choices=sorted(PRESETS | HELD_OUT_PRESETS), help="every exam in one sequence")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes; all cores")
+
+
+def run(args: argparse.Namespace) -> int:
+    joints = [joint.strip() for joint in args.joints.split(",") if joint.strip()]
+    for joint in joints:
+        if joint not in JOINTS or joint not in NUMBERS:
+            raise BadInput(f"there is no synthetic {joint!r}", f"choose among {', '.join(sorted(JOINTS))}")
+    if len(set(joints)) != len(joints) or not joints:
+        raise BadInput(f"--joints {args.joints!r} names no joint, or one of them twice")
+    if args.exams < 1:
+        raise BadInput(f"--exams {args.exams} is less than 1")
+    sources = {joint: (Parametric(),) for joint in joints}
+    recipes = [Recipe(joint, check_seed(args.seed), sources[joint], preset=args.preset) for joint in joints]
+    folders = write_cohort(args.out, recipes, args.exams, labelled=not args.unlabelled, jobs=args.jobs,
+                           progress=_Progress(sys.stderr))
+    for folder in folders:
+        print(folder)
+    return 0
+
+
+class _Progress:
+    """One line that is rewritten: exams done, and the time left by the pace of this run. Silent in a pipe."""
+
+    def __init__(self, stream):
+        self.stream, self.begun, self.found = stream, time.monotonic(), None
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self.stream.isatty():
+            return
+        if self.found is None:
+            self.found = done
+        made, left = done - self.found, ""
+        if made:
+            seconds = round((time.monotonic() - self.begun) / made * (total - done))
+            left = f", {seconds // 60}:{seconds % 60:02d} left"
+        self.stream.write(f"\r{done}/{total} exams{left}      " + ("\n" if done == total else ""))
+        self.stream.flush()
