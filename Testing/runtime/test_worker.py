@@ -245,8 +245,8 @@ def test_a_kill_mid_write_leaves_nothing_after_the_next_run(alone, home, tmp_pat
         import time
         from PedBoneSegLib.formats import writing
         blocks = writing._blocks
-        def slow(*args):
-            yield from list(blocks(*args))[:1]
+        def slow(*args, **options):
+            yield from list(blocks(*args, **options))[:1]
             print("HALF", flush=True)
             time.sleep(60)
         writing._blocks = slow
