@@ -53,7 +53,8 @@ def test_a_geometric_effect_moves_labels_with_the_image(name, plane):
     """Marrow balls in air: what is bright is bone, wherever the effect puts it."""
     anatomy = ball(ball(blank(), (-9, 4, -20), 18, 1), (6, -7, 21), 15, 2)
     clean = exam(anatomy=anatomy, planes=[plane])
-    for rendering in (clean, exam(PLAIN.only(name), anatomy, planes=[plane])):
+    strength = 0.5 if name == "padding" else None  # corners as large as that reach the balls
+    for rendering in (clean, exam(PLAIN.only(name, strength=strength), anatomy, planes=[plane])):
         image, labels = rendering.volume.array.astype(float), rendering.labels
         bright = image > 0.5 * np.percentile(image[labels > 0], 50)
         assert 2 * (bright & (labels > 0)).sum() / (bright.sum() + (labels > 0).sum()) > 0.97
@@ -82,9 +83,9 @@ def acquisition(**changes) -> Acquisition:
     return Acquisition(**defaults | changes)
 
 
-@pytest.mark.parametrize(("top", "expected"), [(33, 4), (34, 5), (35, 5)])
+@pytest.mark.parametrize(("top", "expected"), [(33, 4), (35, 5)])
 def test_a_voxel_is_the_bone_that_fills_most_of_it(top, expected):
-    """64 layers of 1 mm: slice k spans layers 4k … 4k+3. Layers below `top` are bone; from 28 on slices 7 and 8 differ."""
+    """64 layers of 1 mm: slice k spans layers 4k … 4k + 3, and slice 8 is a quarter or three quarters bone."""
     anatomy = blank(spacing=1.0, fill=Tissue.MUSCLE)
     anatomy.bones[:, :, 16:top] = 1
     layout = lay_out(acquisition(), anatomy, 10**7)
@@ -120,7 +121,7 @@ def test_pixels_grow_rather_than_the_memory():
 def test_switching_one_effect_off_leaves_the_others_as_they_were():
     everything = RenderSettings()
     for name in INTENSITY:
-        mine, theirs = draw_parameters(KEY, everything)["effects"], draw_parameters(KEY, everything.without(name))["effects"]
+        mine, theirs = (draw_parameters(KEY, one)["effects"] for one in (everything, everything.without(name)))
         assert theirs.pop(name) is None
         mine.pop(name)
         assert mine == theirs
@@ -150,7 +151,7 @@ def test_protocols_stay_in_their_range():
 def test_the_same_key_gives_the_same_image_and_another_another():
     one, again, other = exam(RenderSettings()), exam(RenderSettings()), exam(RenderSettings(), key=("test", 6))
     assert np.array_equal(one.volume.array, again.volume.array) and np.array_equal(one.labels, again.labels)
-    assert other.volume.array.shape != one.volume.array.shape or not np.array_equal(one.volume.array, other.volume.array)
+    assert not np.array_equal(one.volume.array, other.volume.array)
 
 
 def signal(preset: str) -> np.ndarray:
@@ -173,8 +174,8 @@ def test_presets_look_as_readers_expect():
 
 
 def test_random_contrasts_keep_cortex_dark_and_reach_every_order_of_muscle_and_marrow():
-    made = [contrast("random", draw_contrast(Draw("random", i))[1] | {"signals": list(np.linspace(0.01, 0.99, TISSUES))})
-            for i in range(3)]
+    signals = {"signals": list(np.linspace(0.01, 0.99, TISSUES))}
+    made = [contrast("random", draw_contrast(Draw("random", i))[1] | signals) for i in range(3)]
     assert all((one.water + one.fat)[Tissue.CORTEX] < 0.2 for one in made)
     ratios = []
     for i in range(200):

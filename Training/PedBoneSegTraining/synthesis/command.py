@@ -8,7 +8,7 @@ from pathlib import Path
 from PedBoneSegLib.errors import BadInput
 
 from .anatomy import JOINTS
-from .anatomy.sources import Parametric
+from .anatomy.sources import Parametric, shape_source
 from .cohort import Recipe, check_seed
 from .rendering import HELD_OUT_PRESETS, PRESETS
 from .writer import NUMBERS, write_cohort
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--joints", default="ankle,knee,shoulder", help="comma-separated; %(default)s")
     parser.add_argument("--exams", type=int, default=20, metavar="N", help="exams of each joint; %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="%(default)s")
-    parser.add_argument("--shapes", type=Path, metavar="FOLDER", help="bones from meshes or label maps in this folder")
+    parser.add_argument("--shapes", metavar="SHAPES",
+                        help="bones from this folder of meshes, or this label map: FILE or FILE#femur=5,tibia=6,side=left")
     parser.add_argument("--unlabelled", action="store_true", help="images only, in imagesTs")
     parser.add_argument("--preset", choices=sorted(PRESETS | HELD_OUT_PRESETS), help="every exam in one sequence")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; all cores")
@@ -37,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(f"--joints {args.joints!r} names no joint, or one of them twice")
     if args.exams < 1:
         raise BadInput(f"--exams {args.exams} is less than 1")
-    sources = {joint: (Parametric(),) for joint in joints}
-    recipes = [Recipe(joint, check_seed(args.seed), sources[joint], preset=args.preset) for joint in joints]
+    seed = check_seed(args.seed)
+    sources = [shape_source(args.shapes, joint) if args.shapes else Parametric() for joint in joints]
+    recipes = [Recipe(joint, seed, (source,), preset=args.preset) for joint, source in zip(joints, sources, strict=True)]
     folders = write_cohort(args.out, recipes, args.exams, labelled=not args.unlabelled, jobs=args.jobs,
                            progress=_Progress(sys.stderr))
     for folder in folders:

@@ -97,8 +97,8 @@ def write_exam(task: Task) -> None:
         write_nifti(task.labels, rendering.labels, grid, is_labels=True)
 
 
-def write_nifti(path: Path, array: np.ndarray, grid: Grid, is_labels: bool = False) -> None:
-    """NIfTI-1, gzipped, that says of itself that it is synthetic. The same array gives the same bytes."""
+def write_nifti(path: Path, array: np.ndarray, grid: Grid, is_labels: bool = False, level: int = 2) -> None:
+    """NIfTI-1, gzipped at `level`, that says of itself that it is synthetic. The same array gives the same bytes."""
     image = nibabel.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.affine)  # NIfTI's world is RAS
     header = image.header
     header.set_xyzt_units("mm")
@@ -107,7 +107,7 @@ def write_nifti(path: Path, array: np.ndarray, grid: Grid, is_labels: bool = Fal
     header["descrip"] = SAYS
     header.set_intent("label" if is_labels else "none", (), name="synthetic")
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        with gzip.GzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0) as packed:
+        with gzip.GzipFile("", "wb", compresslevel=level, fileobj=stream, mtime=0) as packed:
             packed.write(image.to_bytes())
 
 

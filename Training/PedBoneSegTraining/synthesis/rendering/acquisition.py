@@ -143,8 +143,9 @@ def _body(anatomy) -> tuple[np.ndarray, np.ndarray]:
     for axis in range(3):
         others = [other for other in range(3) if other != axis]
         found = torch.nonzero(solid.any(dim=others[1]).any(dim=others[0])).ravel()
-        ends = (int(found[0]) * step, int(found[-1]) * step + 1) if len(found) else (0, anatomy.tissue.shape[axis])
-        low[axis], high[axis] = ((end - anatomy.tissue.shape[axis] / 2) * anatomy.spacing_mm for end in ends)
+        count = anatomy.tissue.shape[axis]
+        ends = (int(found[0]) * step, min((int(found[-1]) + 1) * step, count)) if len(found) else (0, count)
+        low[axis], high[axis] = ((end - count / 2) * anatomy.spacing_mm for end in ends)
     return low, high
 
 
