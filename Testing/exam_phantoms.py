@@ -10,7 +10,7 @@ from PedBoneSegLib.anatomy import joint_table
 
 PLACES = {  # bone → its center, as shares of the extent towards posterior and superior
     "femur": (0.6, 0.78), "patella": (0.28, 0.6), "tibia": (0.5, 0.42), "fibula": (0.66, 0.18),
-    "talus": (0.4, 0.58), "calcaneus": (0.6, 0.22),
+    "talus": (0.4, 0.58), "calcaneus": (0.6, 0.22), "humerus": (0.5, 0.3), "scapula": (0.55, 0.75),
 }
 SIZE, SPACING = (10, 48, 48), (5.0, 2.0, 2.0)  # [i, j, k] with i across the slices: left, posterior, superior
 
@@ -71,7 +71,7 @@ def tiny_study(folders: dict[str, list[Path]], **sections) -> dict:
         "network": {"architecture": "unet", "width": 8},
         "data": {"patch": [64, 64], "validation": 0.0, "reserved": 0.0},
         "training": {"steps": 4, "batch": 2, "warmup": 0, "learning_rate": 1e-2, "precision": "float32"},
-        "run": {"device": "cpu", "checkpoint_every": 2, "log_every": 1, "picture_every": 0},
+        "run": {"device": "cpu", "checkpoint_every": 2, "log_every": 1, "picture_every": 0, "export": False},
     }
     for section, keys in sections.items():
         table[section] = {**table[section], **keys} if isinstance(keys, dict) and section in table else keys

@@ -112,6 +112,14 @@ def test_every_configuration_that_comes_with_the_software_is_valid(path):
     assert configuration.load(path).name == path.stem
 
 
+def test_the_bundled_models_study_differs_from_the_parametric_one_in_its_shapes_alone():
+    one, other = (load(CONFIGS[0].parent / f"{name}.toml") for name in ("bundled", "bundled-parametric"))
+    differs = {line.partition(" was ")[0] for line in changes(one.identity(), other.identity())}
+    assert differs == {"name"} | {f"domains.{joint}.shapes" for joint in ("ankle", "knee", "shoulder")}
+    assert all(domain.synthetic == 1 and not domain.datasets for domain in one.domains.values())
+    assert (one.slices.pixel_mm, one.slices.channels, one.data.patch) == (0.9, 3, (192, 192))
+
+
 def test_every_arm_of_the_study_is_valid():
     """The overrides are read from the file's own comments, so that what a reader would copy is what is tested."""
     path = next(path for path in CONFIGS if path.stem == "boutillon2022")

@@ -17,6 +17,7 @@ from PedBoneSegTraining.distributed import Ranks
 from PedBoneSegTraining.runfolder import RunFolder
 from PedBoneSegTraining.train import train
 
+from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -141,3 +142,11 @@ def test_a_run_keeps_what_it_was_made_of(folders, tmp_path):
     assert run.data["knee"][0]["split"]["train"] == ["knee_00", "knee_01", "knee_02"]
     with pytest.raises(BadInput, match="not a run's folder"):
         RunFolder.open(tmp_path / "absent")
+
+
+def test_a_run_killed_before_its_model_was_written_writes_it_by_the_same_command(folders, tmp_path):
+    table = begun(folders, tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))  # trained, and no more
+    table["run"]["export"] = True
+    train(from_dict(table), tmp_path, ALONE)
+    assert Bundle.load(tmp_path / "tiny.safetensors").manifest.provenance["step"] == 2

@@ -96,6 +96,8 @@ class Run:
     workers: int = 0  # processes that make synthetic exams while the network trains; the result is the same
     log_every: int = 10
     picture_every: int = 500  # 0: none
+    export: bool = True  # writes the models when the run ends; off: `pedboneseg export RUN` does it later
+    synthetic_reserve: int = 0  # then: exams to draw for the self-knowledge of a domain without data sets; below 8: none
     compile: bool = False  # torch.compile: Linux with a GPU; resuming is then no longer bit for bit
 
 
@@ -293,4 +295,7 @@ def _checked(config: Configuration) -> Configuration:
     for key in ("checkpoint_every", "keep", "log_every"):
         if getattr(config.run, key) < 1:
             refuse(f"run.{key} = {getattr(config.run, key)}", "it is at least 1")
+    for key in ("synthetic_reserve", "workers"):
+        if getattr(config.run, key) < 0:
+            refuse(f"run.{key} = {getattr(config.run, key)}", "it is at least 0")
     return config

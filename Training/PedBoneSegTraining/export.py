@@ -117,13 +117,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     done = export_run(args.run, args.output, args.device, args.name, args.model_version, args.licence,
                       synthetic=args.synthetic_reserve, jobs=args.jobs)
-    for path, model in done:
-        size, formats = path.stat().st_size / 2**20, ", ".join(model.precisions)
-        print(f"{path}: {size:.1f} MiB, convolutions in {model.storage}, labels the same in {formats}")
-        for card in model.domains:
-            for line in table_lines(card.metrics) if card.metrics else ["not measured: no validation exams"]:
-                print(f"  {card.name:12}  {line}")
+    print("\n".join(report(done)))
     return 0
+
+
+def report(written: list[tuple[Path, Manifest]]) -> list[str]:
+    """For people: each file, and its metrics bone by bone."""
+    lines = []
+    for path, model in written:
+        size, formats = path.stat().st_size / 2**20, ", ".join(model.precisions)
+        lines.append(f"{path}: {size:.1f} MiB, convolutions in {model.storage}, labels the same in {formats}")
+        for card in model.domains:
+            rows = table_lines(card.metrics) if card.metrics else ["not measured: no validation exams"]
+            lines += [f"  {card.name:12}  {row}" for row in rows]
+    return lines
 
 
 def export_run(
@@ -291,7 +298,7 @@ def synthetic_exam(table: JointTable, seed: int, i: int = 0) -> LoadedCase:
 
 def _provenance(run: RunFolder, result: Result, domains: Mapping[str, DomainData]) -> dict:
     """What made the model, without paths and names of cases: those may say whose images they are."""
-    private = (".hold_out", ".table", "natural_images")
+    private = (".hold_out", ".table", ".shapes", "natural_images")
     settings = {key: value for key, value in run.config.identity().items() if not key.endswith(private)}
     data = {}
     for name, domain in domains.items():
@@ -300,6 +307,7 @@ def _provenance(run: RunFolder, result: Result, domains: Mapping[str, DomainData
             "data sets": len(domain.datasets),
             **{group: len(domain.cases(group)) for group in ("train", "validation", "selection", "reserved")},
             "synthetic share": run.config.domains[name].synthetic,
+            "further shapes": len(run.config.domains[name].shapes),
             "sha256": hashlib.sha256(described.encode()).hexdigest(),
         }
     return {

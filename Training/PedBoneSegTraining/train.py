@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def train(config, folder: Path, ranks, init: str | None = None) -> None:
-    """Brings every stage of the run in `folder` to its end."""
+    """Brings every stage of the run in `folder` to its end, and writes its models there."""
     from PedBoneSegLib.bundle import Bundle
     from PedBoneSegLib.store import resolve
 
@@ -62,7 +62,20 @@ def train(config, folder: Path, ranks, init: str | None = None) -> None:
                 sources[name] = _open_source(study[name], config, ranks)
         _train_stage(stage, config, study, sources, run_folder, ranks, facts, start)
     if ranks.first:
+        _export(config, folder, ranks)
+
+
+def _export(config, folder: Path, ranks) -> None:
+    """Writes the run's models anew, also when a kill came between the last checkpoint and the end of this."""
+    from .export import export_run, report
+
+    if not config.run.export:
         print(f"finished; next: pedboneseg export {folder}")
+        return
+    print("finished; writing the model and measuring it", file=sys.stderr)
+    written = export_run(folder, device=str(ranks.device), synthetic=config.run.synthetic_reserve,
+                         jobs=max(1, config.run.workers))
+    print("\n".join(report(written)))
 
 
 def _train_stage(stage, config, study, sources, run_folder, ranks, facts, start) -> None:
