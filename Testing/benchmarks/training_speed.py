@@ -1,6 +1,6 @@
 """Training speed in slices per second, beside a plain PyTorch loop.
 
-    python Testing/benchmarks/training_speed.py [--steps 6] [--batch 8] [--size 256] [--device auto] [--threads 2]
+    PYTHONPATH=Testing python Testing/benchmarks/training_speed.py --threads 2
 
 Ours: one multi-domain network, a sub-batch of every joint in each step, exams in a bank on the device, batched
 augmentation there. Plain: three networks of the same architecture in turn, each with a DataLoader of two workers that
@@ -11,17 +11,11 @@ as they do on a real machine.
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 
 import monai.transforms as mt
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
-
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
 from exam_phantoms import phantom
 from PedBoneSegTraining.configuration import from_dict
 from PedBoneSegTraining.data.augmentation import Augmentation
@@ -32,6 +26,7 @@ from PedBoneSegTraining.losses import Context
 from PedBoneSegTraining.losses.segmentation import segmentation_loss
 from PedBoneSegTraining.scheme import stages
 from PedBoneSegTraining.trainer import build_model
+from torch.utils.data import DataLoader, Dataset
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
@@ -89,12 +84,11 @@ class Slices(Dataset):
     """A joint's slices in memory, augmented one by one."""
 
     def __init__(self, joint: str, size: int, length: int) -> None:
-        self.pairs = [
-            (image[None].astype(np.float32), truth[None])
-            for case in exams(joint, size)
-            for image, truth in zip((case.volume.array - case.volume.array.mean()) / case.volume.array.std(), case.labels,
-                                    strict=True)
-        ]
+        self.pairs = []
+        for case in exams(joint, size):
+            normalized = (case.volume.array - case.volume.array.mean()) / case.volume.array.std()
+            self.pairs += [(image[None].astype(np.float32), truth[None])
+                           for image, truth in zip(normalized, case.labels, strict=True)]
         self.length = length
         both, radians = ["image", "label"], np.pi * 25 / 180
         self.transform = mt.Compose([

@@ -97,7 +97,7 @@ class Run:
     log_every: int = 10
     picture_every: int = 500  # 0: none
     export: bool = True  # writes the models when the run ends; off: `pedboneseg export RUN` does it later
-    synthetic_reserve: int = 0  # then: exams to draw for the self-knowledge of a domain without data sets; below 8: none
+    synthetic_reserve: int = 0  # then: exams drawn for the self-knowledge of a domain without data sets; below 8: none
     compile: bool = False  # torch.compile: Linux with a GPU; resuming is then no longer bit for bit
 
 

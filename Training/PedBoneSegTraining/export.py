@@ -287,10 +287,12 @@ def exams_of(domain: DomainData, seed: int, synthetic: int = 0, jobs: int = 1) -
 
 
 def synthetic_exam(table: JointTable, seed: int, i: int = 0) -> LoadedCase:
-    """Exam i of the joint, as `synthesize` would write it."""
+    """Exam i of the joint, as `synthesize` would make it, in the size that training sees: labels are compared on it in
+    every format, some of them imitated, and that takes its time."""
     from .synthesis.cohort import Recipe
+    from .synthesis.source import STACK_VOXELS
 
-    recipe = Recipe(table.joint, seed)
+    recipe = Recipe(table.joint, seed, most_voxels=STACK_VOXELS)
     rendering = recipe.acquire(i, 0, recipe.body(i))
     known = np.ones(1 + len(table.bones), bool)
     return LoadedCase(rendering.volume.name, rendering.volume, rendering.labels, known)

@@ -171,7 +171,8 @@ def _check_synthetic(config, study) -> None:
 def _say_splits(study) -> None:
     for name, domain in study.items():
         counts = {group: len(domain.cases(group)) for group in ("train", "validation", "selection", "reserved")}
-        print(f"{name}: " + ", ".join(f"{count} {group}" for group, count in counts.items() if count), file=sys.stderr)
+        parts = [f"{count} {group}" for group, count in counts.items() if count] or ["synthetic exams alone"]
+        print(f"{name}: {', '.join(parts)}", file=sys.stderr)
         for dataset in domain.datasets:
             for notice in dataset.notices:
                 print(f"{dataset.folder.name}: {notice}", file=sys.stderr)
