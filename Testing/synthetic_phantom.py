@@ -1,5 +1,6 @@
 """A limb of simple shapes, so that a renderer's tests know what to expect; importable by spawned processes too."""
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ def limb(shift: float = 0.0, spacing: float = 1.5) -> Anatomy:
 
 @dataclass(frozen=True)
 class Phantom:
-    """An anatomy source of limbs."""
+    """An anatomy source of limbs, each of which takes some `seconds` to build."""
 
     name: str = "phantom"
     seconds: float = 0.0
@@ -54,4 +55,5 @@ class Phantom:
                 "side": "left"}
 
     def build(self, parameters: dict, device="cpu", spacing: float | None = None) -> Anatomy:
+        time.sleep(self.seconds)
         return limb(parameters["shift"])

@@ -31,13 +31,12 @@ class Ring:
     """How much is made, and how long it is used.
 
     live          stacks that a step may draw from
-    renewed       stacks that are replaced a step. A stack costs about 1.5 s of one core, a sample drawn from it 10 ms:
-                  0.15 keeps the cost of 8 samples a step below half of a small network's training step
+    renewed       stacks that are replaced a step
     acquisitions  stacks of one anatomy; they enter the ring far from each other
     """
 
     live: int = 12
-    renewed: float = 0.15
+    renewed: float = 0.05
     acquisitions: int = 3
 
     def members(self, step: int) -> range:

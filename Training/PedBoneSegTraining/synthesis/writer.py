@@ -68,8 +68,11 @@ def write_cohort(out: Path, recipes: list[Recipe], exams: int, *, labelled: bool
 
 
 def _each(tasks: list[Task], jobs: int) -> Iterator[None]:
-    """Writes the tasks, at most two waiting for each process, and yields as each is done."""
-    if not tasks:
+    """Writes the tasks, at most two in hand for each process, and yields as each is done."""
+    if jobs == 1 or len(tasks) < 2:  # nothing to share
+        for task in tasks:
+            write_exam(task)
+            yield
         return
     waiting = iter(tasks)
     with pool(min(jobs, len(tasks))) as processes:
