@@ -16,7 +16,7 @@ from PedBoneSegLib import bundle
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUICK = Path(__file__).parents[2] / "Training" / "configs" / "quick.toml"
 SMALLER = ["slices.pixel_mm=3", "data.patch=[64,64]", "network.width=8", "data.reserved=0.4", "training.warmup=2",
-           "run.device=cpu", "run.picture_every=0"]
+           "run.device=cpu", "run.picture_every=0", "run.export=false"]
 
 
 def pedboneseg(folder: Path, *arguments: object) -> str:
