@@ -31,7 +31,9 @@ class Ring:
     """How much is made, and how long it is used.
 
     live          stacks that a step may draw from
-    renewed       stacks that are replaced a step
+    renewed       stacks that are replaced a step. A stack costs 0.7 (ankle) to 1.6 s (shoulder) of one core, a sample
+                  drawn from it 2 to 4 ms, and training a b0 network on 4 of them 0.6 to 0.9 s: 0.05 keeps the cost of
+                  each domain below a fifth of that of a step
     acquisitions  stacks of one anatomy; they enter the ring far from each other
     """
 
