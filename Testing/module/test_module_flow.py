@@ -40,7 +40,7 @@ def test_aTransformInTheSceneChangesNoVoxel(logic, makeVolume):
     """The same scan, straight and under a transform: the same labels, each on its own volume."""
     results = []
     for volume in (makeVolume(image(), oblique()), transformed(makeVolume(image(), oblique()))):
-        segmentation, answer = logic.segmentAndWait(volume, joint="knee", side="left")
+        segmentation, answer = logic.segmentAndWait(volume, joint="knee", side="left", model="tiny")
         assert answer["side"] == "left" and segmentations.volumeOf(segmentation) is volume
         assert segmentation.GetTransformNodeID() == volume.GetTransformNodeID()
         results.append(segmentations.mergedLabels(segmentation, KNEE, volume))
@@ -82,9 +82,9 @@ def test_theCurrentItemOfASequence(logic, makeVolume):
     browser.SetSelectedItemNumber(1)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     assert np.array_equal(slicer.util.arrayFromVolume(volume), image(1))
-    segmentation, _answer = logic.segmentAndWait(volume, joint="knee")
+    segmentation, _answer = logic.segmentAndWait(volume, joint="knee", model="tiny")
     assert segmentation.GetName() == "Dynamic item 2 bones"
-    alone, _answer = logic.segmentAndWait(makeVolume(image(1)), joint="knee")
+    alone, _answer = logic.segmentAndWait(makeVolume(image(1)), joint="knee", model="tiny")
     labels = [segmentations.mergedLabels(one, KNEE, volume) for one in (segmentation, alone)]
     assert np.array_equal(*labels)
 
@@ -146,7 +146,7 @@ def test_theApplicationStaysAlive(logic, makeVolume):
     import qt
 
     volume = makeVolume(np.random.default_rng(0).normal(300, 90, (40, 384, 384)).clip(0).astype(np.int16))
-    logic.segmentAndWait(makeVolume(image()), joint="knee")
+    logic.segmentAndWait(makeVolume(image()), joint="knee", model="tiny")
     gaps, last = [], [time.monotonic()]
 
     def beat() -> None:
@@ -157,7 +157,7 @@ def test_theApplicationStaysAlive(logic, makeVolume):
     timer.setInterval(1)
     timer.timeout.connect(beat)
     timer.start()
-    logic.segmentAndWait(volume, joint="knee")
+    logic.segmentAndWait(volume, joint="knee", model="tiny")
     timer.stop()
     during = sorted(gaps)[:-1]  # the longest is the result's way into the scene, after the segmentation
     assert len(gaps) > 50 and during[-20] < 0.05 and during[-1] < 0.5, during[-25:]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import make_tiny_bundle
 
-from PedBoneSegLib import cli, logbook
+from PedBoneSegLib import cli, logbook, store
 from PedBoneSegLib.formats.segments import read_segmentation
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +38,9 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def run(home, monkeypatch, capsys):
-    """Runs the program in this process: (exit code, stdout, stderr)."""
+    """Runs the program in this process, without the built-in model: (exit code, stdout, stderr)."""
     monkeypatch.setenv("PEDBONESEG_HOME", str(home))
+    monkeypatch.setattr(store, "BUILT_IN", home / "none")
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
     def call(*args):
@@ -66,7 +67,8 @@ def process(home, *args):
 
 def test_a_real_process_segments(home, tmp_path):
     output = tmp_path / "out.seg.nrrd"
-    code, out, err = process(home, "segment", home / "image.nii.gz", "-o", output, "--joint", "knee", "--json")
+    code, out, err = process(home, "segment", home / "image.nii.gz", "-o", output, "--joint", "knee", "--model", "tiny",
+                             "--json")
     assert code == 0 and err == ""
     answer = json.loads(out)
     assert answer["output"] == str(output) and answer["detected_joint"] is None and "review" not in answer

@@ -209,6 +209,7 @@ def test_works_before_torch_is_there(source):
         "import sys\n"
         "for name in ('torch', 'safetensors', 'scipy', 'SimpleITK'): sys.modules[name] = None\n"
         "from PedBoneSegLib import store\n"
+        "store.BUILT_IN /= 'none'\n"
         "print(store.install(sys.argv[1]).name, len(store.list_models()))\n"
         "print(store.show().name, store.remove('tiny').name)\n"
     )

@@ -152,7 +152,8 @@ def split_cases(dataset: Dataset, data, seed: int, hold_out: Iterable[str] = ())
     """Who learns, who is looked at, who chooses and who is reserved.
 
     Reserved are the cases that the data set lists, or a share. A fold of the data set's own splits decides about the
-    rest, or a share for validation. Shares are drawn by a hash of seed and name alone. A share of a few exams may be no exam, but training always keeps one.
+    rest, or a share for validation. Shares are drawn by a hash of seed and name alone. A share of a few exams may be
+    no exam, but training always keeps one.
     """
     hold_out = set(hold_out)
     for name in hold_out - {case.name for case in dataset.cases}:
