@@ -1,5 +1,7 @@
 """Training slices made on the fly: a function of (seed, step), whoever makes the stacks; labels lie on their bones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,8 +84,9 @@ def test_old_stacks_are_dropped():
 
 
 def test_labels_lie_on_their_bones_however_the_sample_is_turned():
-    """T1-like: marrow inside its dark cortex; without faults, what is labelled is a disc with a dark rim."""
+    """T1: marrow inside its dark cortex; without faults, what is labelled is a disc with a dark rim."""
     made = source(rendering=CLEAN, size=(96, 96))
+    made.recipe = replace(made.recipe, preset="T1")
     seen = 0
     for step in range(4):
         batch = made.batch(step, 6)

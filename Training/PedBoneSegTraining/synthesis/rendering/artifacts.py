@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..anatomy.draw import Draw
 
+_MARGIN = 8  # pixels
 _BANK = 1 << 21  # random numbers that noise is cut from
 
 
@@ -55,7 +56,7 @@ def coil_falloff(image: torch.Tensor, strength: float, random: Draw) -> None:
     lines = [(torch.linspace(-1, 1, count, device=image.device) - at) ** 2
              for count, at in zip(image.shape, place, strict=True)]
     gain = 1 / (1 + (lines[0][:, None, None] + lines[1][:, None] + lines[2]) / (2 * strength) ** 2)
-    image *= gain / gain.mean()
+    image *= gain / gain.double().mean().float()  # in double: the same with any number of threads
 
 
 def edge_loss(image: torch.Tensor, strength: float, random: Draw) -> None:
@@ -95,6 +96,15 @@ def spectrum(image: torch.Tensor, spacing: tuple[float, float], phase_rows: bool
 
     The middle of k-space stays where the patient was for most of the scan, so that the image does not shift.
     """
+    shaped = any(effects[name] is not None for name in ("blur", "zero_fill", "gibbs", "motion", "ghosting"))
+    if shaped:  # a scanner samples more than it shows: what a window smears over one side must not appear on the other
+        image = F.pad(image[None], (_MARGIN,) * 4, mode="replicate")[0]
+    out = _through_k_space(image, spacing, phase_rows, effects, randoms)
+    return out[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].contiguous() if shaped else out
+
+
+def _through_k_space(image: torch.Tensor, spacing: tuple[float, float], phase_rows: bool,
+                     effects: dict[str, float | None], randoms: dict[str, Draw]) -> torch.Tensor:
     device, (rows, columns) = image.device, image.shape[1:]
     y, x = torch.fft.fftfreq(rows, device=device), torch.fft.fftfreq(columns, device=device)  # cycles a pixel
     lines = y if phase_rows else x
@@ -134,7 +144,7 @@ def spectrum(image: torch.Tensor, spacing: tuple[float, float], phase_rows: bool
     correlated = random.chance(0.5) and shaped  # noise that went through the window
     real, imaginary = (_noise(image.shape, random, device) * strength for _ in range(2))
     if correlated:
-        keep = window[:, :columns // 2 + 1] / (window**2).mean().sqrt()
+        keep = window[:, :columns // 2 + 1] / (window.double()**2).mean().sqrt().float()
         real, imaginary = (torch.fft.irfft2(torch.fft.rfft2(one) * keep, s=(rows, columns))
                            for one in (real, imaginary))
     if image.is_complex():

@@ -11,7 +11,8 @@ import numpy as np
 from ..anatomy.draw import Draw
 from ..anatomy.tissues import Tissue
 
-# proton density, fat share, T1 ms, T2 ms, T2* ms of the water part at 1.5 T; round numbers from the literature's range
+# proton density, fat share, T1 ms, T2 ms, T2* ms of the water part at 1.5 T; round numbers from the literature's range.
+# `tesla` in a contrast's numbers, 0 to 1, goes from there to 3 T, where T1 is longer
 _RELAXATION = {
     Tissue.AIR: (0.00, 0.00, 900, 30, 5),
     Tissue.SKIN: (0.60, 0.10, 800, 25, 12),
@@ -95,7 +96,7 @@ def draw_contrast(random: Draw, preset: str | None = None) -> tuple[str, dict]:
 def _personal(random: Draw) -> dict:
     """One body's deviation from the table: factors on density, T1 and T2; what the lures are made of."""
     return {"personal": [[random.uniform(0.88, 1.12) for _ in range(3)] for _ in range(TISSUES)],
-            "lure": random.uniform(0, 1), "rim": random.uniform(0, 0.5)}
+            "tesla": random.uniform(0, 1), "lure": random.uniform(0, 1), "rim": random.uniform(0, 0.5)}
 
 
 def contrast(name: str, numbers: dict) -> Contrast:
@@ -103,9 +104,9 @@ def contrast(name: str, numbers: dict) -> Contrast:
     if name == "random":
         water, fat = _anything(numbers["signals"])
     else:
-        water, fat = _sequence(numbers["first"], numbers["settings"], numbers["personal"])
+        water, fat = _sequence(numbers["first"], numbers["settings"], numbers["personal"], numbers["tesla"])
         if name == "blend":
-            other = _sequence(numbers["second"], numbers["second_settings"], numbers["personal"])
+            other = _sequence(numbers["second"], numbers["second_settings"], numbers["personal"], numbers["tesla"])
             share = numbers["share"]
             water, fat = ((1 - share) * mine + share * theirs for mine, theirs in zip((water, fat), other, strict=True))
     partners = (Tissue.MARROW, Tissue.MARROW_RED, Tissue.FAT, Tissue.MASS, Tissue.FLUID, Tissue.NODE)
@@ -132,7 +133,7 @@ def _anything(signals: list[float]) -> tuple[np.ndarray, np.ndarray]:
     return total - fat, fat
 
 
-def _sequence(preset: str, places: list[float], personal: list) -> tuple[np.ndarray, np.ndarray]:
+def _sequence(preset: str, places: list[float], personal: list, tesla: float) -> tuple[np.ndarray, np.ndarray]:
     """Signal equations with the settings at `places` (0 to 1) of the preset's ranges."""
     ranges = (PRESETS | HELD_OUT_PRESETS)[preset]
     tr, te = _between(ranges.tr, places[0]), _between(ranges.te, places[1])
@@ -151,10 +152,11 @@ def _sequence(preset: str, places: list[float], personal: list) -> tuple[np.ndar
         more, slower, longer = personal[tissue]
         if tissue == Tissue.VESSEL and ranges.angle:
             density = 1.0  # fresh blood flows in
-        water[tissue] = density * more * (1 - share) * signal(t1 * slower, t2 * longer, t2_star * longer)
+        water_t1, fat_t1 = t1 * slower * (1 + 0.4 * tesla), _FAT_T1 * slower * (1 + 0.25 * tesla)
+        water[tissue] = density * more * (1 - share) * signal(water_t1, t2 * longer, t2_star * longer)
         marrow = tissue in (Tissue.MARROW, Tissue.MARROW_RED)
         decay = _FAT_T2_STAR * (0.4 if marrow else 1.0)  # trabeculae dephase what lies between them
-        fat[tissue] = density * more * share * left * signal(_FAT_T1 * slower, _FAT_T2 * longer, decay * longer)
+        fat[tissue] = density * more * share * left * signal(fat_t1, _FAT_T2 * longer, decay * longer)
     return water, fat
 
 

@@ -7,17 +7,20 @@ from ..anatomy.draw import Draw
 
 @dataclass(frozen=True)
 class Effect:
-    """Acts in a share `probability` of the exams, with a strength drawn evenly between `low` and `high`."""
+    """Acts in a share `probability` of the exams, with a strength between `low` and `high`: drawn evenly, or with `log`
+    evenly on a logarithmic scale, so that weak ones are as common as strong ones."""
 
     probability: float
     low: float
     high: float
+    log: bool = False
 
     def draw(self, random: Draw) -> float | None:
         """The strength, or None where it does not act; takes two numbers either way."""
         acts = random.chance(self.probability)
-        strength = random.uniform(self.low, self.high)
-        return strength if acts else None
+        place = random.uniform(0, 1)
+        strength = self.low * (self.high / self.low) ** place if self.log else self.low + place * (self.high - self.low)
+        return round(strength, 5) if acts else None
 
 
 @dataclass(frozen=True)
@@ -48,25 +51,25 @@ class RenderSettings:
     field_cut: Effect = Effect(0.5, 0.05, 0.35)
     padding: Effect = Effect(0.15, 0.05, 0.3)
     lures: Effect = Effect(0.6, 4.0, 32.0)
-    trabeculae: Effect = Effect(0.9, 0.01, 0.12)
+    trabeculae: Effect = Effect(0.9, 0.02, 0.12)
     marrow_mix: Effect = Effect(0.6, 0.1, 0.9)
     striation: Effect = Effect(0.9, 0.15, 0.9)
     septa: Effect = Effect(0.8, 0.1, 0.7)
     variation: Effect = Effect(0.9, 0.01, 0.12)
     regions: Effect = Effect(0.8, 0.02, 0.3)
     bones: Effect = Effect(0.5, 0.02, 0.25)
-    bias_field: Effect = Effect(0.9, 0.03, 0.35)
+    bias_field: Effect = Effect(0.9, 0.03, 0.35, log=True)
     coil_falloff: Effect = Effect(0.3, 0.5, 1.5)
     edge_loss: Effect = Effect(0.3, 0.05, 0.35)
     chemical_shift: Effect = Effect(0.5, 0.3, 2.5)
     wrap: Effect = Effect(0.06, 0.05, 0.25)
     metal: Effect = Effect(0.04, 3.0, 14.0)
-    blur: Effect = Effect(0.5, 0.3, 1.2)
+    blur: Effect = Effect(0.4, 0.3, 1.0)
     gibbs: Effect = Effect(0.3, 0.1, 0.5)
     zero_fill: Effect = Effect(0.3, 0.15, 0.5)
     motion: Effect = Effect(0.12, 0.3, 2.5)
     ghosting: Effect = Effect(0.15, 0.02, 0.15)
-    noise: Effect = Effect(0.95, 0.002, 0.07)
+    noise: Effect = Effect(0.95, 0.002, 0.07, log=True)
     slice_gain: Effect = Effect(0.15, 0.02, 0.12)
     gamma: Effect = Effect(0.4, -0.35, 0.35)
     saturation: Effect = Effect(0.4, 0.6, 0.95)
@@ -83,7 +86,7 @@ class RenderSettings:
         """These effects always, at `strength` where given, and no other."""
         chosen = {name: getattr(self, name) for name in names}
         always = {
-            name: Effect(1.0, *(2 * (strength,) if strength is not None else (effect.low, effect.high)))
+            name: replace(effect, probability=1.0) if strength is None else Effect(1.0, strength, strength)
             for name, effect in chosen.items()
         }
         return replace(self.without(*self.names()), **always)

@@ -10,6 +10,7 @@ from itertools import permutations
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from ..anatomy.draw import Draw
 from ..anatomy.tissues import Tissue
@@ -18,11 +19,11 @@ from .settings import RenderSettings
 
 BLOCK = 128  # voxels along a block's edge
 CELLS = 6  # parts of a tissue that may differ
-_GRAIN = {"fine": 0.7, "middle": 4.5, "coarse": 13.0}  # deviation of the filter, in voxels
+_GRAIN = {"fine": 0.7, "streak": 2.2, "middle": 4.5, "coarse": 13.0}  # deviation of the filter, in voxels
 _SOFT = (Tissue.FAT, Tissue.MUSCLE, Tissue.INTERMUSCULAR, Tissue.FASCIA, Tissue.ORGAN)  # where a lure may lie
 _PARTNER = {Tissue.MUSCLE: Tissue.INTERMUSCULAR, Tissue.FAT: Tissue.FASCIA, Tissue.MARROW: Tissue.MARROW_RED,
             Tissue.MARROW_RED: Tissue.MARROW}  # what mingles with a tissue
-_GRAINY = {Tissue.MARROW: 1.0, Tissue.MARROW_RED: 1.0, Tissue.MUSCLE: 0.5, Tissue.MASS: 0.5, Tissue.FAT: 0.25,
+_GRAINY = {Tissue.MARROW: 1.0, Tissue.MARROW_RED: 1.0, Tissue.MUSCLE: 1.0, Tissue.MASS: 0.6, Tissue.FAT: 0.6,
            LURE_CORE: 1.0, Tissue.CARTILAGE: 0.2, Tissue.UNOSSIFIED: 0.3, Tissue.ORGAN: 0.6}
 
 
@@ -48,15 +49,15 @@ class Field:
         return block
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=8)
 def _block(grain: str, device: torch.device) -> torch.Tensor:
-    """Periodic Gaussian-filtered noise [BLOCK]³ of mean 0 and deviation 1; the same for every exam and machine."""
-    noise = torch.from_numpy(Draw("texture", grain).generator.random((BLOCK,) * 3, dtype=np.float32) - 0.5)
-    frequency = torch.fft.fftfreq(BLOCK) * 2 * torch.pi * _GRAIN[grain]
-    response = torch.exp(-(frequency**2) / 2)
-    spectrum = torch.fft.fftn(noise) * response[:, None, None] * response[:, None] * response
-    filtered = torch.fft.ifftn(spectrum).real
-    return ((filtered - filtered.mean()) / filtered.std()).contiguous().to(device)
+    """Periodic Gaussian-filtered noise [BLOCK]³ of mean 0 and deviation 1; the same for every exam and machine.
+
+    By scipy, on one thread: torch's sums depend on how many threads there are, and workers have but one.
+    """
+    noise = Draw("texture", grain).generator.random((BLOCK,) * 3, dtype=np.float32)
+    filtered = ndimage.gaussian_filter(noise, _GRAIN[grain], mode="wrap", output=np.float64)
+    return torch.from_numpy(((filtered - filtered.mean()) / filtered.std()).astype(np.float32)).to(device)
 
 
 @dataclass
@@ -84,7 +85,8 @@ def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> Matter:
     random = Draw(*key, "matter")
     device, shape = anatomy.tissue.device, anatomy.tissue.shape
     strengths = draw_strengths(key, settings)
-    grain, sheets, drift, cells = (Field.draw(grain, random) for grain in ("fine", "middle", "coarse", "coarse"))
+    grain, sheets, drift, cells, streaks = (Field.draw(grain, random)
+                                            for grain in ("fine", "middle", "coarse", "coarse", "streak"))
     everywhere = tuple(slice(0, n) for n in shape)
     middle, coarse = sheets.read(everywhere, device), drift.read(everywhere, device)
 
@@ -97,14 +99,16 @@ def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> Matter:
         cell = torch.where(tissue == Tissue.MUSCLE, anatomy.group % CELLS, cell)
     index = tissue * CELLS + cell
 
-    sheet_share = torch.zeros(TISSUES)
-    sheet_share[Tissue.MUSCLE] = strengths["striation"] or 0.0
-    sheet_share[Tissue.FAT] = strengths["septa"] or 0.0
-    blob_share = torch.zeros(TISSUES)
-    blob_share[[Tissue.MARROW, Tissue.MARROW_RED]] = strengths["marrow_mix"] or 0.0
+    shares = {name: torch.zeros(TISSUES) for name in ("sheets", "streaks", "blobs")}
+    shares["sheets"][Tissue.MUSCLE] = strengths["striation"] or 0.0
+    shares["sheets"][Tissue.FAT] = strengths["septa"] or 0.0
+    shares["streaks"][Tissue.MUSCLE] = strengths["striation"] or 0.0
+    shares["blobs"][[Tissue.MARROW, Tissue.MARROW_RED]] = strengths["marrow_mix"] or 0.0
     gate = torch.sigmoid(coarse.mul_(3.0))
-    mix = torch.exp_(-(middle * 7.0) ** 2) * gate * _look_up(sheet_share, tissue)  # thin where the noise crosses 0
-    mix += gate * _look_up(blob_share, tissue)
+    mix = torch.exp_(-(middle * 7.0) ** 2) * _look_up(shares["sheets"], tissue)  # thin where the noise crosses 0
+    fine = streaks.read(everywhere, device).sub_(2.1).clamp_(min=0)  # short and scattered where it peaks
+    mix += (1.5 * fine * _look_up(shares["streaks"], tissue)).clamp_(max=1)
+    mix = (mix + _look_up(shares["blobs"], tissue)).clamp_(max=1).mul_(gate)
     generator = random.generator
     parts, bone_gain = generator.random((TISSUES, CELLS)) * 2 - 1, generator.random(256) * 2 - 1
     return Matter(index, mix.half(), anatomy.bones, grain, drift, strengths, parts, bone_gain)
