@@ -8,7 +8,7 @@ from exam_phantoms import phantom
 from PedBoneSegTraining import reference
 from PedBoneSegTraining.data.dataset import LoadedCase
 from PedBoneSegTraining.export import Draft, Exams
-from PedBoneSegTraining.reference import know_itself, left_out, make_signature, synthetic_exam, synthetic_reserve
+from PedBoneSegTraining.reference import know_itself, left_out, make_signature
 from tiny import random_network, tiny_config, tiny_manifest
 
 from PedBoneSegLib.anatomy import joint_table
@@ -124,15 +124,3 @@ def test_only_the_adapted_domain_is_measured():
     after = know_itself(signed).manifest
     assert after.domain("ankle").temperature == 2.0 and after.domain("ankle").note == ""
     assert after.domain("knee").signature["pooled"]["others"] == 0
-
-
-def test_the_synthetic_reserve_is_the_frozen_cohort(monkeypatch):
-    from PedBoneSegTraining.synthesis.cohort import COHORTS
-
-    loaders = synthetic_reserve(joint_table("ankle"), 5)
-    assert len(loaders) == 5
-    parameters = [COHORTS["reserved"].recipe("ankle").parameters(i)["image"]["contrast"] for i in range(5)]
-    made = synthetic_exam(joint_table("ankle"), 1)
-    assert made.volume.sequence == parameters[1] and made.labels.any() and made.known.all()
-    monkeypatch.setattr(reference, "synthetic_exam", lambda table, i: (table.joint, i))
-    assert [load() for load in loaders] == [("ankle", i) for i in range(5)]

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,10 @@ from PedBoneSegLib.slices import SliceSettings
 from .data.dataset import LoadedCase, load_case
 from .data.study import DomainData, open_study
 from .evaluate import labels_of, metrics_of, plain, score_cases, table_lines
-from .reference import SYNTHETIC_EXAMS, know_itself, synthetic_reserve
+from .reference import know_itself
 from .runfolder import Result, RunFolder
 
+SYNTHETIC_EXAMS = 96
 AGREEMENT = 0.999  # Dice of a bone's labels below which a format or a storage is not claimed
 FLOAT16_LARGEST = 65504.0
 
@@ -61,7 +63,7 @@ class Exams:
     @property
     def proof(self) -> Loader | None:
         """One exam to compare labels on; whether it was learnt from does not matter there."""
-        return next(iter((*self.validation, *self.train, *self.reserved)), None)
+        return next(iter((*self.train, *self.validation, *self.reserved)), None)
 
 
 @dataclass(frozen=True)
@@ -274,28 +276,23 @@ def _model_name(text: str) -> str:
 
 
 def exams_of(domain: DomainData, seed: int, synthetic: int = 0, jobs: int = 1) -> Exams:
-    """A domain without a data set was trained on synthetic exams: the first of them serves to compare labels, and
-    `synthetic` of a cohort of their own are reserved."""
+    """A domain without a data set was trained on synthetic exams: the first of them serves to compare labels,
+    `synthetic` of a frozen cohort are reserved, and a quarter as many of another one are measured on."""
+    if not domain.datasets:
+        from .synthesis import ahead
+        from .synthesis.cohort import Recipe
+
+        joint = domain.table.joint
+        return Exams(
+            ahead.loaders(partial(ahead.exam, Recipe(joint, seed)), 1),
+            ahead.loaders(partial(ahead.held_out, joint), synthetic // 4, jobs),
+            ahead.loaders(partial(ahead.reserved, joint), synthetic, jobs),
+        )
     groups = {
         group: tuple(lambda of=dataset, case=case: load_case(of, case) for dataset, case in domain.cases(group))
         for group in ("train", "validation", "reserved")
     }
-    if not domain.datasets:
-        groups["train"] = (lambda: synthetic_exam(domain.table, seed),)
-        groups["reserved"] = synthetic_reserve(domain.table, synthetic, jobs)
     return Exams(**groups)
-
-
-def synthetic_exam(table: JointTable, seed: int, i: int = 0) -> LoadedCase:
-    """Exam i of the joint, as `synthesize` would make it, in the size that training sees: labels are compared on it in
-    every format, some of them imitated, and that takes its time."""
-    from .synthesis.cohort import Recipe
-    from .synthesis.source import STACK_VOXELS
-
-    recipe = Recipe(table.joint, seed, most_voxels=STACK_VOXELS)
-    rendering = recipe.acquire(i, 0, recipe.body(i))
-    known = np.ones(1 + len(table.bones), bool)
-    return LoadedCase(rendering.volume.name, rendering.volume, rendering.labels, known)
 
 
 def _provenance(run: RunFolder, result: Result, domains: Mapping[str, DomainData]) -> dict:

@@ -7,14 +7,12 @@ as references and for the threshold, the 95th percentile.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.predictor import Predictor, Stacks
 from PedBoneSegLib.signature import FEWEST_REFERENCES, Apart, Moments, Whitened, nearest
 
@@ -22,14 +20,12 @@ from .calibration import FEWEST, MOST, fit_review, fit_temperature, judge, sampl
 from .data.dataset import LoadedCase
 
 if TYPE_CHECKING:
-    from .export import Draft, Loader
+    from .export import Draft
 
 LAYER = 3  # the encoder's level of the published signature; see docs/self-awareness.md for the choice
 POOLED_LAYER: int | None = 3  # that of the channels' means and deviations; None: the published method alone
 PERCENTILE = 95.0
 LOWEST = 1e-6  # threshold: references that are all alike leave no room otherwise
-SYNTHETIC_EXAMS = 96
-UNSEEN_SEQUENCE = "STIR"  # every fourth synthetic reference is of this sequence, which training never draws
 
 
 def know_itself(draft: "Draft", layer: int = LAYER, pooled_layer: int | None = POOLED_LAYER) -> "Draft":
@@ -119,44 +115,3 @@ def make_signature(
 def left_out(rows: np.ndarray, measure: Callable[[np.ndarray], Callable[[np.ndarray], float]]) -> np.ndarray:
     """Each row's distance by what `measure` makes of all other rows."""
     return np.array([measure(np.delete(rows, i, 0))(row) for i, row in enumerate(rows)])
-
-
-def synthetic_reserve(table: JointTable, count: int = SYNTHETIC_EXAMS, jobs: int = 1) -> tuple["Loader", ...]:
-    """The first exams of the frozen cohort `reserved`, made when they are asked for, by `jobs` processes that run
-    ahead. Every fourth is in UNSEEN_SEQUENCE, so that the threshold knows how far honest data may lie."""
-    ahead = _Ahead(table, count, jobs)
-    return tuple(partial(ahead.load, i) for i in range(count))
-
-
-class _Ahead:
-    def __init__(self, table: JointTable, count: int, jobs: int):
-        self.table, self.count, self.jobs, self.pool = table, count, jobs, None
-        self.made: dict[int, Future] = {}
-
-    def load(self, i: int) -> LoadedCase:
-        from .synthesis.workers import pool
-
-        if self.jobs < 2:
-            return synthetic_exam(self.table, i)
-        self.pool = self.pool or pool(self.jobs)
-        for number in range(i, min(self.count, i + 2 * self.jobs)):
-            if number not in self.made:
-                self.made[number] = self.pool.submit(synthetic_exam, self.table, number)
-        case = self.made.pop(i).result()
-        if i == self.count - 1:
-            self.pool.shutdown()
-            self.pool = None
-        return case
-
-
-def synthetic_exam(table: JointTable, i: int) -> LoadedCase:
-    """Exam i of the cohort, in the size that training sees."""
-    from .synthesis.cohort import COHORTS
-    from .synthesis.source import STACK_VOXELS
-
-    recipe = replace(COHORTS["reserved"].recipe(table.joint), most_voxels=STACK_VOXELS)
-    if i % 4 == 3:
-        recipe = replace(recipe, preset=UNSEEN_SEQUENCE)
-    rendering = recipe.acquire(i, 0, recipe.body(i))
-    known = np.ones(1 + len(table.bones), bool)
-    return LoadedCase(rendering.volume.name, rendering.volume, rendering.labels, known)

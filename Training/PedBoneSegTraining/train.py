@@ -5,8 +5,6 @@ import hashlib
 import sys
 from pathlib import Path
 
-NAME, HELP = "train", "train the networks of a configuration; resumes a run that was interrupted"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="a TOML file, see Training/configs")

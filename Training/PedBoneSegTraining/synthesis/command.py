@@ -13,9 +13,6 @@ from .cohort import Recipe, check_seed
 from .rendering import HELD_OUT_PRESETS, PRESETS
 from .writer import NUMBERS, write_cohort
 
-NAME = "synthesize"
-HELP = "write a cohort of synthetic joints as nnU-Net raw folders"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for Dataset101_Ankle, Dataset102_Knee, …")

@@ -11,11 +11,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from PedBoneSegLib.anatomy import joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import sweep_partials, whole_file
 from PedBoneSegLib.volume import Grid
 
+from .anatomy import JOINTS
 from .anatomy.draw import digest
 from .cohort import Recipe
 from .workers import pool
@@ -141,7 +141,7 @@ def _prepare(out: Path, recipe: Recipe, exams: int, labelled: bool) -> list[Task
 def _description(recipe: Recipe, exams: int, labelled: bool) -> dict:
     """nnU-Net's dataset.json with our object in it."""
     joint = recipe.joint
-    bones = joint_table(joint).labels if joint in known_joints() else {}
+    bones = {bone: value for value, bone in enumerate(JOINTS[joint].BONES, start=1)}
     sides = {case_name(recipe, i): recipe.parameters(i)["anatomy"].get("side") for i in range(exams)}
     return {
         "name": f"Synthetic {joint}s",

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PedBoneSegTraining.data.dataset import LoadedCase
-from PedBoneSegTraining.self_awareness import detection, exams, review, tables
+from PedBoneSegTraining.studies import detection, exams, held_out, review, tables
+from PedBoneSegTraining.synthesis import ahead
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.volume import Grid, Volume
@@ -89,7 +91,7 @@ def test_what_is_said_of_honest_and_foreign_images():
 
 
 def test_a_cohort_comes_back_from_its_cache_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(exams, "STACK_VOXELS", 60_000)
+    monkeypatch.setattr(ahead, "STACK_VOXELS", 60_000)
     made, again = (next(exams.cohort("not-a-joint", "elbow", 1, tmp_path)) for _ in range(2))
     np.testing.assert_array_equal(made.volume.array, again.volume.array)
     np.testing.assert_array_equal(made.labels, again.labels)
@@ -97,7 +99,7 @@ def test_a_cohort_comes_back_from_its_cache_as_it_was(tmp_path, monkeypatch):
 
 
 def test_a_study_from_end_to_end(tmp_path, monkeypatch):
-    from PedBoneSegTraining.self_awareness import calibration
+    from PedBoneSegTraining.studies import calibration
     from tiny import make_tiny_bundle
 
     model = make_tiny_bundle(tmp_path / "tiny.safetensors")
@@ -113,3 +115,24 @@ def test_a_study_from_end_to_end(tmp_path, monkeypatch):
     assert kept["calibration"][0]["joint"] == "knee" and 0 <= kept["calibration"][0]["ece"] <= 1
     assert "| tiny | knee | 1.000 |" in document.read_text() and (tmp_path / "out" / "calibration.png").exists()
     assert str(tmp_path) not in (tmp_path / "out" / "calibration.json").read_text()
+
+
+def test_the_families_of_held_out_exams_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "STACK_VOXELS", 60_000)
+    args = SimpleNamespace(exams=1, cache=tmp_path, shapes=["knee=" + str(tmp_path)])
+    families = held_out.families("ankle", args)
+    assert list(families) == ["held-out", "unseen sequence", "degraded"]
+    assert list(held_out.families("knee", args))[3:] == ["meshes"]
+    first, unseen, degraded = (next(iter(cases())) for cases in families.values())
+    assert unseen.volume.sequence == "STIR" != first.volume.sequence
+    np.testing.assert_array_equal(degraded.labels, first.labels)
+    assert (degraded.volume.array != first.volume.array).mean() > 0.5
+    args.shapes = ["meshes"]
+    with pytest.raises(BadInput, match="JOINT=PATH"):
+        held_out.families("knee", args)
+
+
+def test_a_table_of_families_by_hand():
+    bone = {"exams": 4, "missing": 1, "dice": 0.6254}
+    domains = {"knee": {"held-out": {"bones": {"femur": bone}}, "meshes": {"bones": {"femur": {**bone, "exams": 0}}}}}
+    assert held_out.summary(domains).splitlines()[-1] == "| knee: femur | 0.625 (4, 1) | – |"

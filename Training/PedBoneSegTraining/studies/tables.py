@@ -41,7 +41,7 @@ def keep(name: str, args: argparse.Namespace, numbers: dict, text: str, models: 
     """NAME.json and NAME.md; prints the tables."""
     args.output.mkdir(parents=True, exist_ok=True)
     told = sys.argv[1:]
-    command = f"python -m PedBoneSegTraining.self_awareness.{name} " + " ".join(_private(word) for word in told)
+    command = f"python -m PedBoneSegTraining.studies.{name} " + " ".join(_private(word) for word in told)
     about = {
         "command": command, "software": __version__, "exams": args.exams,
         "models": {key: {"name": each.manifest.name, "sha256": each.manifest.sha256} for key, each in models.items()},

@@ -11,18 +11,23 @@ from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.volume import Grid, Volume
 
 from ..data.dataset import LoadedCase
+from ..synthesis.ahead import exam
 from ..synthesis.anatomy import JOINTS
+from ..synthesis.anatomy.sources import AnatomySource, Parametric
 from ..synthesis.cohort import COHORTS
-from ..synthesis.source import STACK_VOXELS
 
 
-def cohort(name: str, joint: str, count: int, cache: Path | None = None) -> Iterator[LoadedCase]:
-    """The first exams of a frozen cohort, in the size that training sees; made once where there is a `cache` folder."""
-    recipe = replace(COHORTS[name].recipe(joint), most_voxels=STACK_VOXELS)
+def cohort(
+    name: str, joint: str, count: int, cache: Path | None = None, shapes: AnatomySource | None = None
+) -> Iterator[LoadedCase]:
+    """The first exams of a frozen cohort, in the size that training sees; made once where there is a `cache` folder.
+    Their bones are modelled, or those of `shapes`."""
+    source = shapes or Parametric()
+    recipe = COHORTS[name].recipe(joint, (source,))
     for i in range(min(count, COHORTS[name].exams)):
-        path = cache / f"{name}-{joint}-{i}.npz" if cache else None
+        path = cache / f"{name}-{joint}-{source.name}-{i}.npz" if cache else None
         if path is None or not path.exists():
-            made = recipe.acquire(i, 0, recipe.body(i))
+            made = exam(recipe, i)
             grid = made.volume.grid
             arrays = {
                 "image": made.volume.array, "labels": made.labels, "spacing": grid.spacing, "origin": grid.origin,
