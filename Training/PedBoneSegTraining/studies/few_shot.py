@@ -2,8 +2,8 @@
 filters), `train --init` (all of the network, from the model) and training from nothing, in as many steps each.
 
 Two cohorts, both with seed 4001: knees in STIR, a sequence that no bundled model was trained on, and elbows, a joint
-that it does not know. All are measured on the same further exams (seed 4002). With five exams and more, `adapt` keeps a fifth
-to look at, as for any user; `train` learns from all of them.
+that it does not know. All are measured on the same further exams (seed 4002). With four exams and more, `adapt` keeps
+a fifth to look at, as for any user; `train` learns from all of them.
 """
 
 import json
