@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +33,14 @@ def segment_folder(
     progress: Progress = quiet,
     cancelled: Callable[[], bool] = never,
     log: Callable[[BaseException], None] = lambda error: None,
+    given_up: Collection[str] = (),
 ) -> int:
     """Segments every volume in the folder `options.input`; returns the highest of the files' exit codes.
 
     `emit` gets each file's `segment` object as soon as it is there, with `input` and `status` (done, skipped, failed)
-    added, and last one with `summary`. `log` gets the errors that are bugs. What concerns all files alike (no model, no
-    such joint, no such device, a place that cannot be written to) is raised before the first one.
+    added, and last one with `summary`. `log` gets the errors that are bugs. Inputs named in `given_up` ended the whole
+    process in an earlier call and count as failed. What concerns all files alike (no model, no such joint, no such
+    device, a place that cannot be written to) is raised before the first one.
     """
     from .predictor import candidates
 
@@ -82,6 +84,8 @@ def segment_folder(
                 progress((number + fraction) / len(inputs), f"{name}: {stage}")
 
             try:
+                if path.name in given_up:
+                    raise PedBoneSegError(f"{path.name} ended the program that worked on it", "crop it, or take it out")
                 result = {"input": path.name, **session.segment(one, step, cancelled)}
                 row = {**result, "status": "done"}
                 entries[path.name] = {"made_from": identity, "output": _state(target), "result": result}

@@ -9,7 +9,7 @@ import json
 from .errors import BadInput, OutOfMemory, PedBoneSegError, Undecided
 
 PROTOCOL = 1  # raised when an answer's meaning changes; fields may be added without
-OPS = ("hello", "segment", "detect", "measure", "models", "release", "cancel", "shutdown")
+OPS = ("hello", "segment", "batch", "detect", "measure", "models", "release", "cancel", "shutdown")
 LONGEST_REQUEST = 1 << 20  # bytes; a request is a few paths
 
 

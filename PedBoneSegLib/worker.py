@@ -99,11 +99,30 @@ class Worker:
         if op == "segment":
             progress = _Progress(self, number)
             return self._session.segment(SegmentOptions.of(fields), progress, stop.is_set, progress.detected)
+        if op == "batch":
+            return self._batch(fields, _Progress(self, number), stop)
         if op == "release":
             return self._session.release()
         if op == "detect":
             return self._session.detect(fields, stop.is_set)
         return {"measure": self._session.measure, "models": self._session.models}[op](fields)
+
+    def _batch(self, fields: dict, progress: "_Progress", stop: threading.Event) -> dict:
+        """A folder. `given_up` may name inputs that ended an earlier worker; the answer is the summary."""
+        from .batch import segment_folder
+
+        given_up, rows = fields.pop("given_up", ()), []
+
+        def emit(row: dict) -> None:
+            rows[:] = [row]
+            if "summary" not in row:
+                progress.segmented(row)
+
+        options = SegmentOptions.of(fields)
+        segment_folder(
+            self._session, options, emit, progress, stop.is_set, lambda error: log_bug("batch", error), given_up
+        )
+        return rows[-1]
 
     def _hello(self) -> dict:
         import torch
@@ -138,6 +157,10 @@ class _Progress:
     def detected(self, found: dict) -> None:
         """What joint it is, as soon as it is known: a field of a progress answer."""
         self._answer(detection=found)
+
+    def segmented(self, row: dict) -> None:
+        """A file of a batch has come to its end: a field of a progress answer."""
+        self._answer(file=row)
 
     def _answer(self, **more) -> None:
         answer = {"id": self._number, "event": "progress", "fraction": round(self._fraction, 4), "stage": self._stage}

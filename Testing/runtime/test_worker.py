@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,20 @@ def test_segment(shared, home):
     assert labels.shape == doubt.shape == (24, 60, 50)
     assert {name: np.count_nonzero(labels == bone["label"]) * 3.2e-3 for name, bone in answer["bones"].items()} == \
         pytest.approx({name: bone["volume_ml"] for name, bone in answer["bones"].items()}, abs=1e-3)  # fmt: skip
+
+
+def test_a_folder_file_by_file(shared, home, tmp_path):
+    """One that an earlier worker died of is left out, the next is segmented, and the second time it is done already."""
+    for name in ("a.nrrd", "b.nrrd"):
+        shutil.copy(home / "knee.nrrd", tmp_path / name)
+    for number, status in ((31, "done"), (32, "skipped")):
+        fields = {"model": str(home / "tiny.safetensors"), "joint": "knee", "given_up": ["a.nrrd"]}
+        shared.send(id=number, op="batch", input=str(tmp_path), output=str(tmp_path / "out"), device="cpu", **fields)
+        answer, progress = shared.hear(number)
+        rows = [step["file"] for step in progress if "file" in step]
+        assert [(row["input"], row["status"]) for row in rows] == [("a.nrrd", "failed"), ("b.nrrd", status)]
+        assert "ended the program" in rows[0]["error"]["message"] and answer["summary"]["failed"] == 1
+        assert (tmp_path / "out" / "b_bones.nii.gz").is_file()
 
 
 @pytest.mark.parametrize("line, number", [
