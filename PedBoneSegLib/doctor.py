@@ -65,7 +65,7 @@ def _devices() -> list[dict]:
     try:
         import torch
 
-        from .predictor import available_devices, choose_device, faster_precisions
+        from .devices import available_devices, choose_device, faster_precisions
     except ImportError as error:
         return [{"device": "none", "note": f"torch cannot be loaded: {error}"}]
     entries = []

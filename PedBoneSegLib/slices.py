@@ -28,6 +28,7 @@ PLANES = {
 SHAPE_MULTIPLE = 32  # what five halvings of an encoder need
 BLOCK_MM = 3.0  # the body is found on blocks of this size: fine enough for a crop, coarse enough to average noise away
 CHUNK = 16  # slices read at once: whole cache lines are used also where slices lie across the fastest axis
+KEPT_PIXELS = 1 << 24  # of resampled slices, 64 MiB
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ class SliceStack:
     occupied     indices of the slices that hold some of the body (an int array; empty when nothing has signal)
     shape        (rows, columns) in network pixels: the body's box over all slices, a margin, padded to multiples of 32
     crop         the same box in the input's pixels, as (row slice, column slice)
+    window       the network pixels (row slice, column slice) that the crop covers; the first edges of the two meet
+    scale        a network pixel's length in the input's pixels, along rows and columns
     field_cut    True where the body is longer than the settings' field
     non_finite   number of NaN and infinite voxels; they are read as the smallest finite value
     """
@@ -164,7 +167,7 @@ class SliceStack:
         self.count = self._view.shape[0]
         self.spacing, *self.in_plane = (float(grid.spacing[axis]) for axis in self._order)
         self._read_as, self._fill, self.non_finite = self._inspect()
-        body, edges = self._find_body((self.spacing, *self.in_plane))
+        body, edges = self._find_body()
         self.normalization = self._measure(body, edges)
         self.occupied = np.flatnonzero(body.any(axis=(1, 2))[_block_of(edges[0], self.count)])
         self._lines, self.field_cut = [], False
@@ -179,18 +182,11 @@ class SliceStack:
                 start += (stop - start - longest) // 2
                 stop = start + longest
             self._lines.append(Line(size, spacing, int(start), int(stop), settings.pixel_mm))
-        self.shape = (self._lines[0].count, self._lines[1].count)
+        self.shape = tuple(line.count for line in self._lines)
         self.crop = tuple(slice(line.start, line.stop) for line in self._lines)
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """The network pixels (rows, columns) that the crop covers; its first edges and the crop's are the same."""
-        return tuple(slice(line.pad, line.pad + line.used) for line in self._lines)
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """A network pixel's length in the input's pixels, along rows and columns."""
-        return tuple(line.ratio for line in self._lines)
+        self.window = tuple(slice(line.pad, line.pad + line.used) for line in self._lines)
+        self.scale = tuple(line.ratio for line in self._lines)
+        self._made: dict[int, np.ndarray] = {}  # the latest resampled slices: neighbours and other domains want them
 
     def oriented(self, array: np.ndarray) -> np.ndarray:
         """An [i, j, k] array of the volume's grid as a view [slice, row, column]; writing to it writes to the array."""
@@ -207,13 +203,18 @@ class SliceStack:
         lies outside the field of view reads as the lowest intensity.
         """
         indices = np.asarray(list(indices), int)
-        settings = self.settings
-        wanted = np.clip(indices[:, None] + settings.neighbours(self.spacing), 0, self.count - 1)
-        unique, where = np.unique(wanted, return_inverse=True)
-        stack = np.empty((len(unique), *self.shape), np.float32)
-        for position in range(0, len(unique), CHUNK):
-            self._resample(unique[position:position + CHUNK], stack[position:position + CHUNK])
-        return stack[where.reshape(wanted.shape)]
+        wanted = np.clip(indices[:, None] + self.settings.neighbours(self.spacing), 0, self.count - 1)
+        images = np.empty((*wanted.shape, *self.shape), np.float32)
+        for start in range(0, len(wanted), CHUNK):
+            part = wanted[start:start + CHUNK]
+            missing = [int(index) for index in np.unique(part) if index not in self._made]
+            self._made |= dict(zip(missing, self._resample(missing), strict=True))
+            for image, neighbours in zip(images[start:start + CHUNK], part, strict=True):
+                for channel, index in zip(image, neighbours, strict=True):
+                    channel[...] = self._made[index]
+            for index in list(self._made)[:-max(CHUNK, KEPT_PIXELS // images[0, 0].size)] if len(images) else ():
+                del self._made[index]
+        return images
 
     def labels(self, array: np.ndarray, indices: Iterable[int]) -> np.ndarray:
         """The label map `array` [i, j, k], on the volume's grid, at the network's pixels: the nearest voxel's label,
@@ -232,9 +233,9 @@ class SliceStack:
     def _inspect(self) -> tuple[type, float, int]:
         """The type to calculate in, what non-finite voxels are read as, and how many there are."""
         kind = self._view.dtype
-        exact = kind.itemsize <= 2 or kind == np.float32  # float32 holds these values exactly
+        read_as = np.float32 if kind.itemsize <= 2 or kind == np.float32 else np.float64  # holds these values exactly
         if kind.kind != "f":
-            return (np.float32 if exact else np.float64), 0.0, 0
+            return read_as, 0.0, 0
         bad, lowest = 0, np.inf
         for start in range(0, self.count, CHUNK):
             part = self._view[start:start + CHUNK]
@@ -243,7 +244,7 @@ class SliceStack:
             if missing < part.size:
                 lowest = min(lowest, float(np.min(part, where=finite, initial=np.inf) if missing else part.min()))
             bad += missing
-        return (np.float32 if exact else np.float64), (lowest if np.isfinite(lowest) else 0.0), bad
+        return read_as, (lowest if np.isfinite(lowest) else 0.0), bad
 
     def _read(self, indices: np.ndarray | slice, rows=slice(None), columns=slice(None)) -> np.ndarray:
         """Slices as a contiguous array of the calculating type, without non-finite values."""
@@ -252,19 +253,19 @@ class SliceStack:
             values[~np.isfinite(values)] = self._fill
         return values
 
-    def _find_body(self, spacing: Sequence[float]) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _find_body(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """The body on blocks of about BLOCK_MM as a bool array, and along each axis the first voxel of every block.
 
         A block belongs to it when its mean is above a quarter of the typical signal over the darkest blocks; parts
         smaller than a tenth of the largest are dropped, holes within a slice are filled (cortical bone has no signal).
         The answer does not change with the intensities' gain or offset.
         """
-        sizes = self._view.shape
+        sizes, spacing = self._view.shape, (self.spacing, *self.in_plane)
         blocks = [max(1, min(round(BLOCK_MM / mm), size // 16)) for mm, size in zip(spacing, sizes, strict=True)]
         edges = [np.arange(0, size, block) for size, block in zip(sizes, blocks, strict=True)]
         coarse = np.empty([len(each) for each in edges])
         for position, start in enumerate(edges[0]):
-            slab = self._read(slice(start, start + blocks[0])).mean(axis=0, dtype=np.float64)
+            slab = self._read(slice(start, start + blocks[0])).astype(np.float64).mean(axis=0)
             coarse[position] = np.add.reduceat(np.add.reduceat(slab, edges[1], axis=0), edges[2], axis=1)
         for axis in (1, 2):
             widths = np.diff(np.append(edges[axis], sizes[axis]))
@@ -287,30 +288,35 @@ class SliceStack:
     def _measure(self, body: np.ndarray, edges: list[np.ndarray]) -> Normalization:
         """Robust percentiles (0.5 and 99.5), mean and deviation inside the body, on evenly spaced voxels of it."""
         steps = [max(1, int(each[1] - each[0]) // 2) if len(each) > 1 else 1 for each in edges]
-        parts = []
         picks = [np.arange(0, size, step) for size, step in zip(self._view.shape, steps, strict=True)]
         where = [np.searchsorted(edge, pick, side="right") - 1 for edge, pick in zip(edges, picks, strict=True)]
+        parts = [np.empty(0, self._read_as)]
         for pick, block in zip(picks[0], where[0], strict=True):
             if body[block].any():
                 values = self._read(slice(pick, pick + 1), slice(None, None, steps[1]), slice(None, None, steps[2]))[0]
-                parts.append(values[body[block][np.ix_(where[1], where[2])]])
-        if not parts:
+                parts.append(values[body[block][where[1]][:, where[2]]])
+        values = np.sort(np.concatenate(parts))  # far faster than numpy's way to a percentile
+        if not len(values):
             return Normalization(self._fill, self._fill, self._fill, 1.0)
-        values = np.concatenate(parts).astype(np.float64)
-        low, high = np.percentile(values, (0.5, 99.5))
-        values = np.clip(values, low, high)
-        deviation = float(values.std())
-        return Normalization(float(low), float(high), float(values.mean()), deviation if deviation > 1e-30 else 1.0)
+        place = np.array([0.005, 0.995]) * (len(values) - 1)
+        before = place.astype(int)
+        ends = values[[before, np.minimum(before + 1, len(values) - 1)]].astype(np.float64)
+        low, high = ends[0] + (place - before) * (ends[1] - ends[0])
+        values = values.clip(low, high).astype(np.float64)
+        mean = values.mean()
+        values -= mean
+        deviation = float(np.sqrt(values @ values / len(values)))
+        return Normalization(float(low), float(high), float(mean), deviation if deviation > 1e-30 else 1.0)
 
-    def _resample(self, indices: np.ndarray, out: np.ndarray) -> None:
+    def _resample(self, indices: list[int]) -> np.ndarray:
         norm, (rows, columns) = self.normalization, self._lines
         values = self._read(indices, rows.seen, columns.seen)
         np.clip(values, norm.low, norm.high, out=values)
         values -= self._read_as(norm.low)  # so that the zero weights beyond the field of view mean the lowest intensity
         values *= self._read_as(1 / norm.deviation)
-        values = values.astype(np.float32, copy=False)
-        np.matmul(np.matmul(rows.forward, values), columns.forward.T, out=out)
-        out += np.float32((norm.low - norm.mean) / norm.deviation)
+        found = np.matmul(np.matmul(rows.forward, values.astype(np.float32, copy=False)), columns.forward.T)
+        found += np.float32((norm.low - norm.mean) / norm.deviation)
+        return found
 
 
 def _block_of(edges: np.ndarray, size: int) -> np.ndarray:

@@ -123,7 +123,8 @@ class Session:
     def predictor(self, model: str | None, device: str) -> "Predictor":
         """The model, loaded anew when its file, or the device, is another than last time."""
         from .bundle import Bundle
-        from .predictor import Predictor, use_most_cores
+        from .devices import use_most_cores
+        from .predictor import Predictor
 
         use_most_cores()
         path = store.resolve(model)

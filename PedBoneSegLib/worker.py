@@ -127,8 +127,8 @@ class Worker:
     def _hello(self) -> dict:
         import torch
 
+        from .devices import available_devices
         from .manifest import SCHEMA
-        from .predictor import available_devices
 
         return {"version": __version__, "protocol": PROTOCOL, "schema": SCHEMA, "devices": available_devices(),
                 "torch": torch.__version__, "pid": os.getpid()}  # fmt: skip

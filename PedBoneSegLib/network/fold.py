@@ -24,9 +24,12 @@ class FoldedNetwork(nn.Module):
         self.spec = spec
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
-        features = self.encoder(images, ())
-        return self.head(self.decoder(features, images.shape[-2:], ())[-1])
+        features = self.encoder(images.contiguous(memory_format=torch.channels_last), ())
+        return self.decode(features, images.shape[-2:])
+
+    def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Logits of this size (rows, columns) from all of the encoder's features."""
+        return self.head(self.decoder(features, size, ())[-1])
 
     def encoder_features(self, images: Tensor, level: int) -> list[Tensor]:
         """The encoder's features, fine to coarse, up to and including `level` (0 the finest), running no deeper."""

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OURS = ("PedBoneSeg", "PedBoneSegUI", "PedBoneSegLib", "PedBoneSegTraining")
-TORCH_ROOMS = ("network/", "predictor.py", "signature.py")  # of the runtime, at file scope
+TORCH_ROOMS = ("network/", "predictor.py", "passes.py", "devices.py", "signature.py")  # of the runtime, at file scope
 TORCH_FREE = (
     "anatomy", "protocol", "errors", "measure", "store", "bundle", "manifest", "files", "verbs", "cli", "volume",
     "slices", "postprocess", "formats", "surfaces", "batch", "worker", "doctor", "logbook",

@@ -10,6 +10,7 @@ import torch
 from tiny import make_tiny_bundle, random_network, tensors_of, tiny_config, tiny_manifest, write_bundle
 from torch.nn import functional
 
+from PedBoneSegLib import passes
 from PedBoneSegLib import predictor as room
 from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput, Cancelled, OutOfMemory
@@ -111,7 +112,7 @@ def test_the_result_is_cleaned_and_the_doubt_follows(bundle, monkeypatch):
 
 def test_the_batch_does_not_matter(bundle, monkeypatch):
     whole = Predictor(bundle, "cpu").segment(make_volume(), "knee").labels
-    monkeypatch.setitem(room.BATCH_PIXELS, "cpu", 1)
+    monkeypatch.setitem(passes.BATCH_PIXELS, "cpu", 1)
     single = Predictor(bundle, "cpu").segment(make_volume(), "knee").labels
     assert np.mean(single != whole) < 2e-4
 
@@ -175,7 +176,7 @@ def test_a_bug_is_not_taken_for_a_lack_of_memory(bundle, monkeypatch):
 
 
 def test_cancel_is_heard_between_batches(bundle, monkeypatch):
-    monkeypatch.setitem(room.BATCH_PIXELS, "cpu", 1)
+    monkeypatch.setitem(passes.BATCH_PIXELS, "cpu", 1)
     predictor, stop = Predictor(bundle, "cpu"), threading.Event()
     folded = bundle.folded("knee")
     slow = SimpleNamespace(calls=0)

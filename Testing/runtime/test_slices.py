@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from PedBoneSegLib.errors import BadModel
-from PedBoneSegLib.predictor import on_own_pixels
+from PedBoneSegLib.passes import on_own_pixels
 from PedBoneSegLib.slices import PLANES, SliceSettings, SliceStack, canonical_axes, choose_plane, linear_matrix
 
 SETTINGS = SliceSettings(pixel_mm=1.0)

@@ -15,8 +15,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from PedBoneSegLib.manifest import DomainCard
+from PedBoneSegLib.passes import Pass, Placing, on_own_pixels
 from PedBoneSegLib.postprocess import clean
-from PedBoneSegLib.predictor import Pass, Placing, Predictor, on_own_pixels
+from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.review import LEVELS, NOT_LOOKED_AT, Calibration, count_levels, plain_doubt
 from PedBoneSegLib.slices import SliceSettings, SliceStack
 

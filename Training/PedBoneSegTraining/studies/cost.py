@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.predictor import Predictor, use_most_cores
+from PedBoneSegLib.devices import use_most_cores
+from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.store import resolve
 from PedBoneSegLib.volume import Grid, Volume
 
