@@ -1,10 +1,11 @@
-"""What the header of a NIfTI, NRRD or MetaImage file says, and what the three readers of them share.
+"""What the header of a NIfTI or MetaImage file says, how its voxels are read, and what every reader refuses.
 
 Geometry is taken from our own look at the header, not from a library: libraries differ (ITK prefers NIfTI's pixdim,
-nibabel the sform), and some let a sheared or undefined geometry through. What is not one real number per voxel is
-refused here too.
+nibabel the sform), and some let damaged voxels through.
 """
 
+import gzip
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,24 +14,49 @@ import numpy as np
 from ..errors import BadInput
 from ..volume import Grid
 
-_LONGEST_TEXT_HEADER = 1 << 24
+_MOST_DEFLATED = 1040  # zlib cannot shrink anything further than 1:1032
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself; the voxels lie in `data`, from byte `start`, the first axis of `grid` fastest."""
+    """What a file says of itself; frame follows frame in `data`, from byte `start` (of what gzip unpacks, where that
+    is the codec), the first axis of `grid` fastest."""
 
     grid: Grid
     dtype: np.dtype  # in the file's byte order
     data: Path
-    start: int  # in the file; -1: the voxels are its last bytes
-    codec: str = "raw"  # or "deflate" (zlib and gzip), "bzip2"
-    skip: int = 0  # bytes to pass over after decompression
+    start: int  # -1: the voxels are the file's last bytes
+    codec: str = "raw"  # or "gzip", "zlib"
     frames: int = 1
-    interleaved: bool = False  # a voxel's frames lie side by side; otherwise frame follows frame
     slope: float = 1.0
     intercept: float = 0.0
-    fields: dict[str, str] = field(default_factory=dict)  # a text header's own key-value pairs
+    fields: dict[str, str] = field(default_factory=dict)  # a segmentation's own; these formats have none
+
+    def voxels(self, frame: int) -> np.ndarray:
+        """One frame [i, j, k] in the machine's byte order, scaled where the header says so."""
+        wanted = int(np.prod(self.grid.size, dtype=object)) * self.dtype.itemsize
+        size = self.data.stat().st_size
+        start = size - wanted * self.frames if self.start < 0 else self.start
+        if start < 0 or start + (frame + 1) * wanted > size * (1 if self.codec == "raw" else _MOST_DEFLATED):
+            raise EOFError
+        with (gzip.open if self.codec == "gzip" else open)(self.data, "rb") as stream:
+            if self.codec == "zlib":
+                stream.seek(start)
+                buffer = zlib.decompress(stream.read())[frame * wanted : (frame + 1) * wanted]
+            else:
+                buffer = bytearray(wanted)
+                stream.seek(start + frame * wanted)
+                buffer = buffer[: stream.readinto(buffer)]
+                stream.read(1)  # at the end of a packed file its checksum is looked at
+        if len(buffer) < wanted:
+            raise EOFError
+        array = np.frombuffer(buffer, self.dtype).reshape(self.grid.size, order="F")
+        array = array.astype(self.dtype.newbyteorder("="), order="F", copy=False)
+        if (self.slope, self.intercept) != (1.0, 0.0):
+            array = array.astype(np.float64 if array.dtype.itemsize > 2 else np.float32, order="F")
+            array *= self.slope
+            array += self.intercept
+        return array
 
 
 def choose_frame(name: str, frames: int, frame: int | None) -> int:
@@ -42,46 +68,13 @@ def choose_frame(name: str, frames: int, frame: int | None) -> int:
     return frame or 0
 
 
-def text_lines(path: Path, magic: bytes, end: bytes = b"") -> tuple[list[str], int | None]:
-    """The lines of a text header and the position behind it; None where the file ends before the header does.
-
-    The header ends with an empty line, or with the line that starts with `end`.
-    """
-    lines: list[str] = []
-    with open(path, "rb") as stream:
-        if stream.read(len(magic)) != magic:
-            raise BadInput(f"{path.name} is not an image of its kind", "give a NIfTI, NRRD or MetaImage file")
-        stream.seek(0)
-        while stream.tell() < _LONGEST_TEXT_HEADER and (line := stream.readline(_LONGEST_TEXT_HEADER)):
-            text = line.rstrip(b"\r\n")
-            if not end and not text:
-                return lines, stream.tell()
-            lines.append(text.decode("utf-8", "replace"))
-            if end and text.startswith(end):
-                return lines, stream.tell()
-    return lines, None
-
-
-def padded_grid(sizes: list[int], steps: list[list[float]], origin: list[float], signs: tuple[int, int]) -> Grid:
-    """A grid from two or three axes in a space of two or three dimensions or more; a missing axis has one voxel."""
-    affine = np.eye(4)
-    for axis, step in enumerate(steps):
-        affine[:3, axis] = (step + [0.0, 0.0])[:3]
-    if len(steps) == 2:
-        normal = np.cross(affine[:3, 0], affine[:3, 1])
-        affine[:3, 2] = normal / (np.sqrt(normal @ normal) or 1.0)
-    affine[:3, 3] = (origin + [0.0, 0.0])[:3]
-    affine[:2] *= np.array(signs)[:, None]
-    return Grid.from_affine((*sizes, 1)[:3], affine)
-
-
-def refuse_color(path: Path) -> None:
-    raise BadInput(f"{path.name} is a color image", "give the gray-level MR image itself, not a rendering of it")
-
-
-def refuse_channels(path: Path, count: int) -> None:
+def refuse_channels(path: Path, count: int, color: bool = False) -> None:
+    """Raises BadInput for an image of several channels."""
+    if color:
+        raise BadInput(f"{path.name} is a color image", "give the gray-level MR image itself, not a rendering of it")
     raise BadInput(f"{path.name} has {count} channels per voxel", "give one channel as a file of its own")
 
 
 def refuse_type(path: Path, what: str) -> None:
+    """Raises BadInput for voxels that are no numbers."""
     raise BadInput(f"{path.name} holds voxels that are no real numbers ({what})", "save it as integers or floats")

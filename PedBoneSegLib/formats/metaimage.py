@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..volume import Grid
-from .header import Header, padded_grid, refuse_channels, refuse_color, refuse_type, text_lines
+from .header import Header, refuse_channels, refuse_type
 
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -17,46 +17,52 @@ _TYPES = {
 }  # fmt: skip
 
 
+_LONGEST_HEADER = 1 << 16
+
+
 def parse(path: Path) -> Header:
-    lines, start = text_lines(path, b"", end=b"ElementDataFile")
-    pairs = {key.strip(): value.strip() for key, separator, value in (line.partition("=") for line in lines)}
-    if start is None or "NDims" not in pairs:
+    pairs: dict[str, str] = {}
+    with open(path, "rb") as stream:
+        while "ElementDataFile" not in pairs and (line := stream.readline(_LONGEST_HEADER)):
+            key, _, value = line.decode("utf-8", "replace").partition("=")
+            pairs[key.strip()] = value.strip()
+        start = stream.tell()
+    if not {"ElementDataFile", "NDims"} <= pairs.keys():
         raise BadInput(f"{path.name} is not a MetaImage", "give a NIfTI, NRRD or MetaImage file or a DICOM folder")
-    count = int(pairs["NDims"])
-    sizes = [int(size) for size in pairs["DimSize"].split()]
-    channels = int(pairs.get("ElementNumberOfChannels", 1))
-    element = pairs["ElementType"].removesuffix("_ARRAY")
-    if not 2 <= count <= 4 or len(sizes) != count:
+
+    def first(*keys: str, default: str = "") -> str:
+        return next((pairs[key] for key in keys if key in pairs), default)
+
+    def numbers(*keys: str, default: str) -> list[float]:
+        return [float(value) for value in first(*keys, default=default).split()]
+
+    count, size = int(pairs["NDims"]), [int(size) for size in pairs["DimSize"].split()]
+    channels, element = int(first("ElementNumberOfChannels", default="1")), pairs["ElementType"].removesuffix("_ARRAY")
+    if not 2 <= count <= 4 or len(size) != count:
         raise BadInput(f"{path.name} has {count} dimensions", "export one plain 3-D volume")
-    if channels in (3, 4) and element == "MET_UCHAR":
-        refuse_color(path)
     if channels != 1:
-        refuse_channels(path, channels)
+        refuse_channels(path, channels, channels in (3, 4) and element == "MET_UCHAR")
     if element not in _TYPES:
         refuse_type(path, f"MetaImage type {element!r}")
     data = pairs["ElementDataFile"]
-    if data.startswith("LIST") or "%" in data or not _is_true(pairs.get("BinaryData", "True")):
+    if data.startswith("LIST") or "%" in data or not _is_true(first("BinaryData", default="True")):
         raise BadInput(f"{path.name} stores its voxels in an unusual way", "save it again as one .mha file")
-    spacing = [float(value) for value in (pairs.get("ElementSpacing") or pairs.get("ElementSize") or "1 1 1 1").split()]
-    origin = _first(pairs, "Offset", "Position", "Origin") or "0 0 0 0"
-    matrix = _first(pairs, "TransformMatrix", "Rotation", "Orientation")
-    axes = np.reshape([float(value) for value in matrix.split()], (count, count)) if matrix else np.eye(count)
-    steps = [list(axis[:3] * step) for axis, step in zip(axes[:3], spacing, strict=False)]
-    big = _is_true(_first(pairs, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") or "False")
-    local = data.upper() == "LOCAL"
-    skip = int(pairs.get("HeaderSize", 0))
+    axes, affine = np.eye(max(3, count)), np.eye(4)
+    if matrix := numbers("TransformMatrix", "Rotation", "Orientation", default=""):
+        axes[:count, :count] = np.reshape(matrix, (count, count))
+    spacing = [*numbers("ElementSpacing", "ElementSize", default="1 1 1"), 1.0]
+    affine[:3, :3] = axes[:3, :3].T * spacing[:3]
+    affine[:3, 3] = (numbers("Offset", "Position", "Origin", default="0 0 0") + [0.0])[:3]
+    big = _is_true(first("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
+    local, skip = data.upper() == "LOCAL", int(first("HeaderSize", default="0"))
     return Header(
-        padded_grid(sizes[:3], steps, [float(value) for value in origin.split()], (1, 1)),
+        Grid.from_affine((*size[:3], 1)[:3], affine),
         np.dtype((">" if big else "<") + _TYPES[element]),
         path if local else path.parent / data,
         -1 if skip < 0 else start if local else skip,
-        "deflate" if _is_true(pairs.get("CompressedData", "False")) else "raw",
-        frames=sizes[3] if count == 4 else 1,
+        "zlib" if _is_true(first("CompressedData")) else "raw",
+        size[3] if count == 4 else 1,
     )
-
-
-def _first(pairs: dict[str, str], *keys: str) -> str | None:
-    return next((pairs[key] for key in keys if key in pairs), None)
 
 
 def _is_true(text: str) -> bool:

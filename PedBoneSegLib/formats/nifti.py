@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..volume import Grid, NiftiGeometry
-from .header import Header, refuse_channels, refuse_color, refuse_type
+from .header import Header, refuse_channels, refuse_type
 
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -45,10 +45,8 @@ def parse(path: Path) -> Header:
     if not 1 <= dim[0] <= 7:
         raise ValueError(f"{dim[0]} dimensions")
     size = [dim[axis] if axis <= dim[0] else 1 for axis in range(8)]
-    if kind in _COLORS:
-        refuse_color(path)
-    if any(extent > 1 for extent in size[5:]):
-        refuse_channels(path, max(size[5:]))
+    if kind in _COLORS or any(extent > 1 for extent in size[5:]):
+        refuse_channels(path, max(size[5:]), kind in _COLORS)
     if kind not in _TYPES:
         refuse_type(path, f"NIfTI type {kind}")
     geometry = NiftiGeometry(pixdim, units, *codes, quaternion, rows)
@@ -56,12 +54,10 @@ def parse(path: Path) -> Header:
         Grid.from_affine(size[1:4], affine_of(geometry), geometry),
         np.dtype(order + _TYPES[kind]),
         path,
-        0 if compressed else int(start),
-        "deflate" if compressed else "raw",
-        int(start) if compressed else 0,
+        int(start),
+        "gzip" if compressed else "raw",
         size[4],
-        slope=slope if slope and np.isfinite([slope, intercept]).all() else 1.0,  # 0: not scaled, says the standard
-        intercept=intercept if slope and np.isfinite([slope, intercept]).all() else 0.0,
+        *((slope, intercept) if slope and np.isfinite([slope, intercept]).all() else (1.0, 0.0)),  # 0: not scaled
     )
 
 

@@ -1,107 +1,78 @@
-"""NRRD headers, attached (.nrrd) and detached (.nhdr)."""
+"""NRRD, attached (.nrrd) and detached (.nhdr): read by ITK, which shows shear and damage here; and headers to write."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import BadInput
 from ..volume import Grid
-from .header import Header, padded_grid, refuse_channels, refuse_color, refuse_type, text_lines
+from .header import refuse_channels, refuse_type
 
-_CODECS = {"raw": "raw", "gzip": "deflate", "gz": "deflate", "bzip2": "bzip2", "bz2": "bzip2"}
-_TYPES = {
-    "i1": ("signed char", "int8", "int8_t"),
-    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
-    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
-    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
-    "i4": ("int", "signed int", "int32", "int32_t"),
-    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
-    "i8": ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"),
-    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
-    "f4": ("float",),
-    "f8": ("double",),
-}
-_SIGNS = {  # what brings x and y to LPS
-    "left-posterior-superior": (1, 1),
-    "lps": (1, 1),
-    "right-anterior-superior": (-1, -1),
-    "ras": (-1, -1),
-    "left-anterior-superior": (1, -1),
-    "las": (1, -1),
-}
-_FRAME_KINDS = {"list", "time", "stub", "none", "???"}
+_FRAME_KINDS = {"list", "time", "stub", "none", "???"}  # of an axis along which image follows image
+_RANGE = "NRRD_kinds[pixel]"  # where ITK keeps the kind of an axis that is not in space
 
 
-def parse(path: Path) -> Header:
-    lines, start = text_lines(path, b"NRRD000")
-    pairs, keys = {}, {}
-    for line in lines[1:]:
-        if line.startswith("#"):
-            continue
-        key, _, value = line.partition(":")
-        if value.startswith("="):
-            keys[key] = value[1:]
-        else:
-            pairs[key.strip().lower().replace(" ", "")] = value.strip()
-    sizes = [int(size) for size in pairs["sizes"].split()]
-    kinds = pairs.get("kinds", "").lower().split() or [""] * len(sizes)
-    vectors = _vectors(pairs, len(sizes), kinds)
-    if not len(sizes) == len(kinds) == len(vectors) == int(pairs["dimension"]):
-        raise ValueError("its fields differ in the number of axes")
-    spatial = [axis for axis, vector in enumerate(vectors) if vector is not None]
-    others = [axis for axis in range(len(sizes)) if axis not in spatial[:3]]
-    for axis in others:
-        if "color" in kinds[axis]:
-            refuse_color(path)
-        if axis not in spatial and sizes[axis] != 1 and kinds[axis] not in _FRAME_KINDS | {""}:
-            refuse_channels(path, sizes[axis])
-    frame_axes = [axis for axis in others if sizes[axis] != 1] or others[:1]
-    if len(frame_axes) > 1 or len(spatial) < 2 or 0 < (frame_axes or [0])[0] < len(sizes) - 1:
-        raise BadInput(f"{path.name} has axes of the kinds {kinds}, which is no volume", "export one plain 3-D volume")
-    dtype = next((code for code, names in _TYPES.items() if pairs["type"].lower() in names), None)
-    if dtype is None:
-        refuse_type(path, f"NRRD type {pairs['type']!r}")
-    codec = _CODECS.get(pairs["encoding"].lower())
-    data = pairs.get("datafile")
-    if start is None and not data:
-        raise ValueError("it does not end")
-    if codec is None or (data and data.startswith("LIST")) or (data and "%" in data) or int(pairs.get("lineskip", 0)):
-        raise BadInput(f"{path.name} stores its voxels in an unusual way", "save it again as one NRRD file")
-    skip = int(pairs.get("byteskip", 0))
-    axes = spatial[:3]
-    return Header(
-        padded_grid([sizes[axis] for axis in axes], [vectors[axis] for axis in axes], *_space(pairs)),
-        np.dtype((">" if pairs.get("endian", "little").lower() == "big" else "<") + dtype),
-        path.parent / data if data else path,
-        (0 if data else start) + (skip if codec == "raw" and skip > 0 else 0) if skip >= 0 else -1,
-        codec,
-        skip if codec != "raw" and skip > 0 else 0,
-        sizes[frame_axes[0]] if frame_axes else 1,
-        frame_axes == [0],
-        fields=keys,
-    )
+@dataclass(frozen=True)
+class Nrrd:
+    """What a file says of itself; `fields` are its own key-value pairs."""
+
+    path: Path
+    grid: Grid
+    frames: int
+    fields: dict[str, str]
+
+    def voxels(self, frame: int) -> np.ndarray:
+        """One frame [i, j, k]."""
+        import SimpleITK as sitk
+
+        image = _reader(self.path).Execute()
+        array = sitk.GetArrayViewFromImage(image)
+        array = array[..., frame] if array.shape[-1:] == (self.frames,) and _RANGE in self.fields else array
+        array = array[frame] if array.ndim == 4 else array
+        return np.array(array.reshape(self.grid.size[::-1]).T, order="F")
 
 
-def _vectors(pairs: dict[str, str], count: int, kinds: list[str]) -> list[list[float] | None]:
-    """Each axis's step in the file's own space; None for an axis that is not in space."""
-    if "spacedirections" in pairs:
-        steps = pairs["spacedirections"].replace(" ", "").replace("none", "(none)").strip("()").split(")(")
-        return [None if step == "none" else [float(part) for part in step.split(",")] for step in steps]
-    spacings = [float(value) for value in pairs.get("spacings", " ".join(["1"] * count)).split()]
-    vectors: list[list[float] | None] = []
-    for kind, spacing in zip(kinds, spacings, strict=False):
-        in_space = kind in ("domain", "space") or (not kind and sum(step is not None for step in vectors) < 3)
-        place = sum(step is not None for step in vectors)
-        step = [spacing if place == row else 0.0 for row in range(3)]
-        vectors.append(step if in_space and place < 3 else None)
-    return vectors
+def parse(path: Path) -> Nrrd:
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.GlobalWarningDisplayOff()
+    with open(path, "rb") as stream:
+        if stream.read(7) != b"NRRD000":
+            raise BadInput(f"{path.name} is not an image of its kind", "give a NIfTI, NRRD or MetaImage file")
+    reader = _reader(path)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise ValueError(reason(error)) from None
+    fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    kind, channels, axes = fields.get(_RANGE, "").lower(), reader.GetNumberOfComponents(), reader.GetDimension()
+    if channels > 1 and kind not in _FRAME_KINDS:
+        refuse_channels(path, channels, "color" in kind)
+    if "integer" not in (type_name := sitk.GetPixelIDValueAsString(reader.GetPixelID())) and "float" not in type_name:
+        refuse_type(path, type_name)
+    if not 2 <= axes <= 4 or (axes == 4 and channels > 1):
+        raise BadInput(f"{path.name} has {axes} dimensions", "export one plain 3-D volume")
+    size, spacing = (list(part) + [1] for part in (reader.GetSize(), reader.GetSpacing()))
+    direction = np.eye(max(3, axes))
+    direction[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes))
+    origin = [*reader.GetOrigin(), 0.0]
+    grid = Grid(tuple(size[:3]), tuple(spacing[:3]), tuple(origin[:3]), tuple(map(tuple, direction[:3, :3].tolist())))
+    return Nrrd(path, grid, size[3] if axes == 4 else channels, fields)
 
 
-def _space(pairs: dict[str, str]) -> tuple[list[float], tuple[int, int]]:
-    """The origin, and the signs that bring x and y to LPS; an unnamed space counts as LPS, as in ITK."""
-    origin = pairs.get("spaceorigin", "(0,0,0)").replace(" ", "").strip("()").split(",")
-    space = pairs.get("space", "lps").lower().removesuffix("-time")
-    return [float(value) for value in origin], _SIGNS.get(space, (1, 1))
+def _reader(path: Path):
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("NrrdImageIO")
+    return reader
+
+
+def reason(error: RuntimeError) -> str:
+    """The last line of what ITK says, without the place in its own sources."""
+    return str(error).strip().splitlines()[-1].split("): ")[-1].removeprefix("[nrrd] ")
 
 
 def encode(grid: Grid, components: int, keys: dict[str, str]) -> bytes:

@@ -1,10 +1,9 @@
 """Files and folders in, a checked `Volume` out."""
 
-import bz2
 import struct
 import zlib
+from gzip import BadGzipFile
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -14,11 +13,9 @@ from . import dicom, metaimage, nifti, nrrd
 from .header import Header, choose_frame
 from .names import INPUT_SUFFIXES, OUTPUT_TAG, split_name
 
-_CHUNK = 1 << 20
 _PARSERS = {".nii": nifti, ".nii.gz": nifti, ".nrrd": nrrd, ".seg.nrrd": nrrd, ".nhdr": nrrd} | dict.fromkeys(
     (".mha", ".mhd"), metaimage
 )
-_MOST_DEFLATED = 1040  # zlib cannot shrink anything further than 1:1032
 
 
 def read_volume(path: str | Path, series: str | None = None, frame: int | None = None) -> Volume:
@@ -64,7 +61,7 @@ def find_inputs(folder: str | Path) -> list[Path]:
     ]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> Header | nrrd.Nrrd:
     """The checked header of a NIfTI, NRRD or MetaImage file, the format told by its name."""
     try:
         if path.stat().st_size == 0:
@@ -72,7 +69,7 @@ def read_header(path: Path) -> Header:
         header = _PARSERS[split_name(path)[1]].parse(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}", "check the path and its rights") from error
-    except (struct.error, zlib.error, ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
+    except (struct.error, zlib.error, ValueError, LookupError, OverflowError, MemoryError) as error:
         raise BadInput(f"{path.name} has a damaged header ({error})", "copy or export it again") from error
     if header.frames < 1:
         raise BadInput(f"{path.name} has no voxels", "export the image again")
@@ -80,67 +77,20 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def read_voxels(path: Path, header: Header, frame: int = 0) -> np.ndarray:
+def read_voxels(path: Path, header: Header | nrrd.Nrrd, frame: int = 0) -> np.ndarray:
     """One frame's voxels [i, j, k] in the machine's byte order, scaled where the header says so."""
-    count = int(np.prod(header.grid.size, dtype=object)) * (header.frames if header.interleaved else 1)
-    wanted = count * header.dtype.itemsize
-    skip = header.skip + (0 if header.interleaved else frame * wanted)
     try:
-        size = header.data.stat().st_size
-        start = size - wanted * (1 if header.interleaved else header.frames) if header.start < 0 else header.start
-        limit = size - start if header.codec == "raw" else size * _MOST_DEFLATED
-        if start < 0 or (skip + wanted > limit and header.codec != "bzip2"):
-            raise EOFError
-        buffer = bytearray(wanted)
-        with open(header.data, "rb") as stream:
-            stream.seek(start)
-            if header.codec == "deflate":
-                _inflate(stream, skip, memoryview(buffer), last=frame == header.frames - 1)
-            else:
-                plain = bz2.open(stream) if header.codec == "bzip2" else stream
-                plain.seek(skip + (start if plain is stream else 0))
-                if plain.readinto(buffer) < wanted:
-                    raise EOFError
+        return header.voxels(frame)
     except EOFError:
         raise BadInput(f"{path.name} is truncated: voxels are missing", "copy or export it again") from None
-    except zlib.error as error:
-        raise BadInput(f"{path.name} is damaged ({error})", "copy or export it again") from error
+    except (zlib.error, BadGzipFile, RuntimeError) as error:
+        fault = nrrd.reason(error) if isinstance(error, RuntimeError) else error
+        raise BadInput(f"{path.name} is damaged or truncated ({fault})", "copy or export it again") from error
     except OSError as error:
         fault = f"{path.name}: the voxels in {header.data.name} cannot be read: {error.strerror or error}"
         raise BadInput(fault, "copy or export it again") from error
     except (MemoryError, OverflowError):
-        raise BadInput(f"{path.name} says it holds {wanted:,} bytes, more than fits", "crop or resample it") from None
-    array = np.frombuffer(buffer, header.dtype)
-    if header.interleaved:
-        array = array.reshape((header.frames, *header.grid.size), order="F")[frame]
-    array = array.reshape(header.grid.size, order="F").astype(header.dtype.newbyteorder("="), order="F", copy=False)
-    if (header.slope, header.intercept) != (1.0, 0.0):
-        array = array.astype(np.float64 if array.dtype.itemsize > 2 else np.float32, order="F")
-        array *= header.slope
-        array += header.intercept
-    return array
-
-
-def _inflate(stream: BinaryIO, skip: int, view: memoryview, last: bool) -> None:
-    """Fills `view` from zlib or gzip data (of any number of members) after `skip` bytes; checks the checksum at the
-    end of the `last` frame."""
-    engine, pending = zlib.decompressobj(47), b""
-    while True:
-        pending = pending or stream.read(_CHUNK)
-        if engine.eof:
-            if not view:
-                return
-            engine = zlib.decompressobj(47)
-        piece = engine.decompress(pending, _CHUNK)
-        if not piece and not pending and not engine.eof:
-            raise EOFError
-        pending = engine.unused_data if engine.eof else engine.unconsumed_tail
-        piece, skip = piece[skip:], max(0, skip - len(piece))
-        taken = min(len(piece), len(view))
-        view[:taken] = piece[:taken]
-        view = view[taken:]
-        if not view and (not last or len(piece) > taken):
-            return
+        raise BadInput(f"{path.name} says it holds more than fits into memory", "crop or resample it") from None
 
 
 def _replace_non_finite(volume: Volume, name: str) -> None:

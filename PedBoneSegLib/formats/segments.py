@@ -22,6 +22,7 @@ from ..errors import BadInput
 from ..volume import Grid
 from .header import Header, choose_frame
 from .names import split_name
+from .nrrd import Nrrd
 from .reading import read_header, read_voxels
 
 OWN = "own"  # what stands for the joint in the table of a segmentation that has other bones than any known joint
@@ -165,7 +166,7 @@ def _table_of(segments: list[_Segment]) -> JointTable:
     )
 
 
-def _merged(path: Path, header: Header, segments: list[_Segment], table: JointTable) -> np.ndarray:
+def _merged(path: Path, header: Header | Nrrd, segments: list[_Segment], table: JointTable) -> np.ndarray:
     """The segments as one label map with the table's values."""
     own = table.joint == OWN
     layers = [read_voxels(path, header, layer) for layer in range(header.frames)]

@@ -1,4 +1,3 @@
-import bz2
 import gzip
 import re
 import struct
@@ -178,7 +177,7 @@ DIRECTIONS = {"space": "left-posterior-superior", "space directions": "none (1,0
 
 
 def write_nrrd(path, array, encoding="raw", prefix=b"", data="", **fields):
-    packed = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding](array.tobytes("F"))
+    packed = {"raw": bytes, "gzip": gzip.compress}[encoding](array.tobytes("F"))
     lines = ["NRRD0005", "# a comment: here", "type: int16", f"dimension: {array.ndim}", f"encoding: {encoding}"]
     lines += [f"sizes: {' '.join(map(str, array.shape))}", "endian: little", "key:=value: with := more"]
     lines += [f"{key}: {value}" for key, value in fields.items()] + ([f"data file: {data}"] if data else [])
@@ -190,7 +189,7 @@ def write_nrrd(path, array, encoding="raw", prefix=b"", data="", **fields):
         path.write_bytes(header + prefix + packed)
 
 
-@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
 @pytest.mark.parametrize("data", ["", "voxels.raw"])
 def test_nrrd_encodings_attached_and_detached(tmp_path, encoding, data):
     array = voxels((3, 9, 7))
@@ -313,11 +312,11 @@ def refused_files(folder):
         yield itk(f"channels{suffix}", two), "2 channels"
     yield text("sheared.nrrd", "plain.nrrd", b"(0,1,0)", b"(.2,1,0)"), "sheared"
     yield text("zero.nrrd", "plain.nrrd", b"(0,1,0)", b"(0,0,0)"), "spacing of zero"
-    yield text("nan.nrrd", "plain.nrrd", b"(0,1,0)", b"(0,nan,0)"), "not a number"
-    yield text("block.nrrd", "plain.nrrd", b"type: short", b"type: block"), "no real numbers"
+    yield text("nan.nrrd", "plain.nrrd", b"(0,1,0)", b"(0,nan,0)"), "damaged header"
+    yield text("block.nrrd", "plain.nrrd", b"type: short", b"type: block"), "damaged header"
     yield text("no-sizes.nrrd", "plain.nrrd", b"sizes: 3 9 7", b"content: none"), "damaged header"
     yield text("two-sizes.nrrd", "plain.nrrd", b"sizes: 3 9 7", b"sizes: 3 9"), "damaged header"
-    yield text("ascii.nrrd", "plain.nrrd", b"encoding: raw", b"encoding: txt"), "unusual way"
+    yield text("ascii.nrrd", "plain.nrrd", b"encoding: raw", b"encoding: txt"), "damaged"
     yield (
         raw("no-data.nhdr", (folder / "plain.nrrd").read_bytes().replace(b"raw\n", b"raw\ndata file: gone.raw\n")),
         "gone",
