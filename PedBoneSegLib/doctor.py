@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import __version__, store
@@ -21,7 +22,7 @@ def examine() -> dict:
         "cores": os.cpu_count(),
         "in_slicer": "PythonSlicer" in Path(sys.executable).name,
         "packages": {name: _version(name) for name in PACKAGES},
-        "training": _training(),
+        "training": find_spec("PedBoneSegTraining") is not None,
         "devices": _devices(),
         "home": redacted(store.home()),
         "models": [_model(stored) for stored in store.list_models()],
@@ -55,12 +56,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _training() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("PedBoneSegTraining") is not None
-
-
 def _devices() -> list[dict]:
     try:
         import torch
@@ -79,10 +74,8 @@ def _devices() -> list[dict]:
 
 def _model(stored: store.StoredModel) -> dict:
     entry = {"name": stored.name, "built_in": "built in" if stored.built_in else "installed"}
-    if stored.manifest is None:
-        return {**entry, "state": "damaged"}
     try:
-        store.verify(stored.path)
+        manifest = store.verify(stored.path)
     except PedBoneSegError:
         return {**entry, "state": "damaged"}
-    return {**entry, "version": stored.manifest.version, "sha256": stored.manifest.sha256[:12], "state": "whole"}
+    return {**entry, "version": manifest.version, "sha256": manifest.sha256[:12], "state": "whole"}

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 
 from .anatomy import JointTable
 from .errors import BadModel
@@ -43,8 +43,7 @@ class DomainCard:
                 raise BadModel(f"domain {self.name}: the signature lacks its layer or its number of references")
             if not isinstance(threshold, float) or not 0 < threshold < math.inf:
                 raise BadModel(f"domain {self.name}: the signature's threshold {threshold!r} is not above 0")
-            more = self.signature.get("pooled")
-            if more is not None:
+            if (more := self.signature.get("pooled")) is not None:
                 kinds = {"layer": int, "threshold": float, "others": int, "apart": float}
                 more = typed(more, kinds, f"domain {self.name}: the signature's pooled")
                 limits = more["threshold"], more["apart"]
@@ -52,13 +51,11 @@ class DomainCard:
                     raise BadModel(f"domain {self.name}: the signature's pooled {more} makes no sense")
 
     def to_dict(self) -> dict:
-        return _values(self) | {"table": self.table.to_csv(), "temperature": float(self.temperature)}
+        return {**vars(self), "table": self.table.to_csv(), "temperature": float(self.temperature)}
 
     @classmethod
     def from_dict(cls, document: object) -> "DomainCard":
-        kinds = {"name": str, "joint": str, "table": str, "settings": dict, "temperature": float}
-        kinds |= {"signature": dict | None, "metrics": dict, "note": str}
-        values = typed(document, kinds, "a domain")
+        values = typed(document, _kinds(cls, table=str), "a domain")
         return cls(**{**values, "table": JointTable.from_csv(values["table"], values["joint"])})
 
 
@@ -111,12 +108,8 @@ class Manifest:
 
     def to_dict(self) -> dict:
         """The JSON document without the hash, which is taken over it."""
-        document = _values(self) | {
-            "schema": SCHEMA,
-            "network": self.network.to_dict(),
-            "domains": [card.to_dict() for card in self.domains],
-            "precisions": list(self.precisions),
-        }
+        document = {**vars(self), "schema": SCHEMA, "network": asdict(self.network)}
+        document["domains"] = [card.to_dict() for card in self.domains]
         del document["sha256"]
         return document
 
@@ -126,9 +119,8 @@ class Manifest:
         schema = document.get("schema")
         if schema != SCHEMA or type(schema) is not int:
             raise BadModel(f"its schema is {schema!r}, this PedBoneSeg reads schema {SCHEMA}", "update PedBoneSeg")
-        kinds = {"schema": int, "name": str, "version": str, "licence": str, "provenance": dict, "network": dict}
-        kinds |= {"domains": list, "precisions": list, "storage": str, "review": dict | None, "card": str}
-        values = typed(document, {**kinds, "sha256": str}, "the manifest")
+        kinds = _kinds(cls, schema=int, network=dict, domains=list, precisions=list)
+        values = typed(document, kinds, "the manifest")
         del values["schema"]
         if not all(isinstance(precision, str) for precision in values["precisions"]):
             raise BadModel("its precisions are not a list of names")
@@ -141,6 +133,11 @@ class Manifest:
 
     def _choice(self) -> str:
         return ", ".join(dict.fromkeys(name for card in self.domains for name in (card.joint, card.name)))
+
+
+def _kinds(record: type, **others: type) -> dict[str, type]:
+    """The types of a record's entries in JSON: those of its fields, but for some."""
+    return {entry.name: entry.type for entry in fields(record)} | others
 
 
 def typed(document: object, kinds: dict, what: str) -> dict:
@@ -179,7 +176,3 @@ def parse(text: bytes, what: str) -> dict:
 def canonical(document: dict) -> str:
     """The one form of a document: sorted, without spaces, ASCII. ValueError for NaN and infinity."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _values(record: object) -> dict:
-    return {entry.name: getattr(record, entry.name) for entry in fields(record)}

@@ -4,10 +4,8 @@
 a screen, vtk may end its process rather than raise an error.
 """
 
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +47,10 @@ def overlay(volume: Volume, labels: np.ndarray, table: JointTable, count: int = 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Writes RGB uint8 [rows, columns, 3]."""
-    height, width, _ = pixels.shape
+    import SimpleITK as sitk
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)  # 0: not filtered
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     with whole_file(path) as temporary:
-        image = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines.tobytes())) + chunk(b"IEND", b"")
-        temporary.write_bytes(b"\x89PNG\r\n\x1a\n" + image)
+        sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(temporary))
 
 
 def view_in_3d(segmentation: Path, joint: str, picture: Path) -> bool:

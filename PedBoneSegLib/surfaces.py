@@ -13,14 +13,13 @@ from .volume import Grid
 if TYPE_CHECKING:
     from vtk import vtkPolyData
 
-SUFFIXES = (".stl", ".vtp")  # VTK's writers of PLY and OBJ do not notice a full disk
 _PASS_BAND = 0.01  # of the windowed sinc filter: the smaller, the smoother
 _ITERATIONS = 20
-_HEADER = "PedBoneSeg SPACE=LPS"  # Slicer looks for the latter
+_HEADER = b"PedBoneSeg SPACE=LPS"  # Slicer looks for the latter
 
 
 def write_surfaces(
-    folder: str | Path, labels: np.ndarray, grid: Grid, table: JointTable, side: str | None = None, suffix: str = ".stl"
+    folder: str | Path, labels: np.ndarray, grid: Grid, table: JointTable, side: str | None = None
 ) -> dict[str, Path]:
     """Writes a mesh a bone that is there, as "Right femur.stl", over older ones; returns the files by bone."""
     from scipy import ndimage
@@ -28,7 +27,7 @@ def write_surfaces(
     files = {}
     for bone, box in zip(table.bones, ndimage.find_objects(labels, len(table.bones)), strict=True):
         if box is not None:
-            files[bone.name] = Path(folder) / f"{display_name(bone, side)}{suffix}"
+            files[bone.name] = Path(folder) / f"{display_name(bone, side)}.stl"
             write_surface(files[bone.name], surface(labels[box] == bone.label, grid, [along.start for along in box]))
     return files
 
@@ -83,26 +82,16 @@ def surface(mask: np.ndarray, grid: Grid, offset: tuple[int, int, int] = (0, 0, 
 
 
 def write_surface(path: str | Path, mesh: "vtkPolyData") -> None:
-    """Writes a mesh in the format of the file's ending."""
-    import vtk
+    """Writes a mesh of triangles as binary STL."""
+    from vtk.util.numpy_support import vtk_to_numpy
 
-    path = Path(path)
-    writers = dict(zip(SUFFIXES, (vtk.vtkSTLWriter, vtk.vtkXMLPolyDataWriter), strict=True))
-    if path.suffix.lower() not in writers:
-        raise BadInput(f"{path}: the ending is no surface format", "use one of " + ", ".join(SUFFIXES))
-    writer = writers[path.suffix.lower()]()
-    writer.SetInputData(mesh)
-    if path.suffix.lower() == ".stl":
-        writer.SetFileTypeToBinary()
-        writer.SetHeader(_HEADER)
-    shown = vtk.vtkObject.GetGlobalWarningDisplay()
-    vtk.vtkObject.GlobalWarningDisplayOff()  # a failure is told below, in one line
+    points = vtk_to_numpy(mesh.GetPoints().GetData())
+    triangles = np.zeros(mesh.GetNumberOfPolys(), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("more", "<u2")])
+    triangles["corners"] = corners = points[vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    triangles["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     try:
         with whole_file(path) as temporary:
-            writer.SetFileName(str(temporary))
-            if not writer.Write() or writer.GetErrorCode():
-                raise OSError(vtk.vtkErrorCode.GetStringFromErrorCode(writer.GetErrorCode()))
+            temporary.write_bytes(_HEADER.ljust(80) + np.uint32(len(triangles)).tobytes() + triangles.tobytes())
     except OSError as error:
         raise BadInput(f"{path} could not be written: {error.strerror or error}", "write elsewhere") from error
-    finally:
-        vtk.vtkObject.SetGlobalWarningDisplay(shown)

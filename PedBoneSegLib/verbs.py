@@ -3,6 +3,7 @@
 `pedboneseg models list` must not wait for it."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -47,14 +48,11 @@ class SegmentOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in (("input", str), ("joint", str), ("device", str), ("overwrite", bool)):
-            if not isinstance(getattr(self, name), kind):
-                raise BadInput(f"{name} is {getattr(self, name)!r}", f"it must be a {kind.__name__}")
-        for name in ("output", "model", "side", "series", "probabilities", "uncertainty"):
-            if not isinstance(getattr(self, name), str | None):
-                raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be a string")
-        if not isinstance(self.frame, int | None) or isinstance(self.frame, bool):
-            raise BadInput(f"frame is {self.frame!r}", "it must be a whole number from 0")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, field.type) or (isinstance(value, bool) and field.type is not bool):
+                kind = getattr(field.type, "__name__", str(field.type))
+                raise BadInput(f"{field.name} is {value!r}", f"it must be of the type {kind}")
         if self.side not in (None, *SIDES):
             raise BadInput(f"side is {self.side!r}", "it must be left or right")
 
@@ -140,18 +138,13 @@ class Session:
 
     def release(self) -> dict:
         """Lets go of the model and of the device's memory."""
-        import sys
-
         self._warm = None
         if torch := sys.modules.get("torch"):  # never loaded: nothing to free
             torch.cuda.empty_cache()
         return {}
 
     def segment(
-        self,
-        options: SegmentOptions,
-        progress: Progress = quiet,
-        cancelled: Callable[[], bool] = never,
+        self, options: SegmentOptions, progress: Progress = quiet, cancelled: Callable[[], bool] = never,
         detected: Callable[[dict], None] = lambda found: None,
     ) -> dict:
         """One input to one file; `detected` hears the `detect` object before the segmenting begins.
@@ -162,8 +155,7 @@ class Session:
         from .formats.reading import read_volume
         from .formats.writing import MAP_SUFFIXES, disk_array, write_labels, write_map
 
-        target = options.target
-        maps = options.maps
+        target, maps = options.target, options.maps
         check_output(target, options.source, options.overwrite)
         for path in maps.values():
             check_output(path, options.source, options.overwrite, MAP_SUFFIXES)
@@ -209,24 +201,27 @@ class Session:
 
         entries = known(entries, {"input", "model", "device", "series", "frame"}, {"input"})
         volume = read_volume(entries["input"], entries.get("series"), entries.get("frame"))
-        predictor = self.predictor(entries.get("model"), entries.get("device", "auto"))
-        return predictor.detect(volume, cancelled=cancelled)
+        return self.predictor(entries.get("model"), entries.get("device", "auto")).detect(volume, cancelled=cancelled)
 
     def measure(self, entries: dict) -> dict:
         """Volume, surface, extents and axes of each bone of a segmentation; surface meshes into the folder `surfaces`,
         which is made if it is not there."""
+        from .anatomy import joint_table, known_joints
         from .formats.segments import read_segmentation
         from .measure import measure
 
         entries = known(entries, {"input", "joint", "surfaces", "model"}, {"input"})
-        table = self._table(entries.get("joint"), entries.get("model"))
-        labels, grid, table, side = read_segmentation(entries["input"], table)
+        joint, model = entries.get("joint"), entries.get("model")
+        if joint in known_joints() and model is None:
+            joint = joint_table(joint)
+        elif joint:
+            joint = _whole(store.show(model)).domains_of(joint)[0].table
+        labels, grid, table, side = read_segmentation(entries["input"], joint)
         document = {"joint": table.joint, "side": side, "bones": measure(labels, grid, table)}
-        if entries.get("surfaces"):
+        if folder := entries.get("surfaces"):
             from .surfaces import write_surfaces
 
-            folder = made_folder(Path(entries["surfaces"]))
-            files = write_surfaces(folder, labels, grid, table, side)
+            files = write_surfaces(made_folder(Path(folder)), labels, grid, table, side)
             document["surfaces"] = {bone: str(path) for bone, path in files.items()}
         return document
 
@@ -237,7 +232,7 @@ class Session:
         if action == "list":
             return {"models": [_summary(stored) for stored in store.list_models()]}
         if action == "show":
-            return describe(_manifest(store.show(name)))
+            return describe(_whole(store.show(name)))
         if name is None:
             raise BadInput(f"models {action} needs a model", "give its name or its path")
         if action == "verify":
@@ -249,29 +244,18 @@ class Session:
             return {"removed": store.remove(name).name}
         raise BadInput(f"there is no models {str(action)[:80]!r}", "use list, show, verify, install or remove")
 
-    def _table(self, joint: str | None, model: str | None):
-        """The label table of a joint: one that comes with the software, else one of the model's."""
-        from .anatomy import joint_table, known_joints
-
-        if joint is None or (joint in known_joints() and model is None):
-            return joint and joint_table(joint)
-        return _manifest(store.show(model)).domains_of(joint)[0].table
-
 
 def describe(manifest: "Manifest") -> dict:
     """The `models show` object."""
     joints = {
         card.name: {
-            "joint": card.joint,
-            "labels": dict(card.table.labels),
-            "table": card.table.to_csv(),
-            "signatures": (card.signature or {}).get("references", 0),
-            "metrics": card.metrics,
+            "joint": card.joint, "labels": dict(card.table.labels), "table": card.table.to_csv(),
+            "signatures": (card.signature or {}).get("references", 0), "metrics": card.metrics,
         }
         for card in manifest.domains
-    }
-    fields = {name: getattr(manifest, name) for name in ("name", "version", "licence", "card")}
-    return {**fields, "joints": joints, "precisions": list(manifest.precisions), "sha256": manifest.sha256}
+    }  # fmt: skip
+    shown = {name: getattr(manifest, name) for name in ("name", "version", "licence", "card")}
+    return {**shown, "joints": joints, "precisions": list(manifest.precisions), "sha256": manifest.sha256}
 
 
 def input_identity(source: Path) -> str:
@@ -284,7 +268,7 @@ def input_identity(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _manifest(stored: store.StoredModel) -> "Manifest":
+def _whole(stored: store.StoredModel) -> "Manifest":
     if stored.manifest is None:
         raise BadModel(stored.fault, "install it again")
     return stored.manifest

@@ -1,7 +1,7 @@
 """What a network is made of. Plain data, without torch, so that a model's header can be read without it."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 PLAIN = ("unet", "attention-unet")
 EFFICIENTNETS = ("efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4")
@@ -53,12 +53,8 @@ class NetworkConfig:
     width: int = 32
 
     def __post_init__(self) -> None:
-        for field, known in (
-            ("architecture", PLAIN + EFFICIENTNETS),
-            ("decoder", DECODERS),
-            ("normalization", NORMALIZATIONS),
-            ("head", HEADS),
-        ):
+        choices = {"architecture": PLAIN + EFFICIENTNETS, "decoder": DECODERS, "head": HEADS}
+        for field, known in {**choices, "normalization": NORMALIZATIONS}.items():
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
         for field, most in (("in_channels", 64), ("width", 128)):
@@ -82,12 +78,7 @@ class NetworkConfig:
         raise ValueError(f"unknown domain {name!r}; this network knows {', '.join(s.name for s in self.domains)}")
 
     def to_dict(self) -> dict:
-        """As JSON has it: lists in place of tuples."""
-        document = {field.name: getattr(self, field.name) for field in fields(self)}
-        document["domains"] = [
-            {"name": spec.name, "joint": spec.joint, "bones": list(spec.bones)} for spec in self.domains
-        ]
-        return document
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, document: dict) -> "NetworkConfig":

@@ -126,9 +126,9 @@ def request(home, number, **fields):
 
 SLOW = """
     import time
-    from PedBoneSegLib import predictor
+    from PedBoneSegLib import passes
     from PedBoneSegLib.slices import SliceStack
-    predictor.BATCH_PIXELS["cpu"] = 1
+    passes.BATCH_PIXELS["cpu"] = 1
     fast = SliceStack.images
     def slow(self, indices):
         time.sleep(0.25)
