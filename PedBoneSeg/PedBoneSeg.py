@@ -2,25 +2,26 @@
 
 From Python, in six lines:
 
-    from PedBoneSeg import PedBoneSegLogic
-    logic = PedBoneSegLogic()
+    logic = slicer.util.getModuleLogic("PedBoneSeg")  # or PedBoneSegLogic(), with a worker of its own, until close()
     volume = slicer.util.getNode("Knee MR")
     segmentation, answer = logic.segmentAndWait(volume, joint="auto", side="right")
     print(answer["joint"], answer["bones"])
-    logic.close()
+    logic.measure(segmentation, onDone=print)
+    slicer.util.saveNode(segmentation, "bones.seg.nrrd")
 """
 
 import os
 
 import slicer
 import vtk
-from PedBoneSegUI import paths
+from PedBoneSegUI import dependencies, paths
 from PedBoneSegUI.engine import Engine
 from PedBoneSegUI.panel import Panel
-from PedBoneSegUI.parameters import PedBoneSegParameterNode
-from PedBoneSegUI.segmentations import TERMINOLOGY, loadTerminology
+from PedBoneSegUI.segmentations import loadTerminology
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
+from slicer.parameterNodeWrapper import parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -29,6 +30,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+RESOURCES = os.path.join(os.path.dirname(__file__), "Resources")
 SAMPLES = {"ankle": "PedBoneSegAnkle", "knee": "PedBoneSegKnee", "shoulder": "PedBoneSegShoulder"}
 
 
@@ -49,8 +51,7 @@ class PedBoneSeg(ScriptedLoadableModule):
 
 
 def onStartupCompleted() -> None:
-    resources = os.path.join(os.path.dirname(__file__), "Resources")
-    loadTerminology(os.path.join(resources, "SegmentationCategoryTypeModifier-PedBoneSeg.term.json"))
+    loadTerminology(os.path.join(RESOURCES, "SegmentationCategoryTypeModifier-PedBoneSeg.term.json"))
     registerSampleData()
 
 
@@ -61,19 +62,44 @@ def registerSampleData() -> None:
     logic = SampleData.SampleDataLogic
     if hasattr(logic, "registerCustomSampleDataCategory"):  # since Slicer 5.12
         logic.registerCustomSampleDataCategory("PedBoneSeg", title=_("PedBoneSeg (synthetic)"))
-    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
     for joint, name in SAMPLES.items():
         path = paths.samplePath(joint)
         if path.is_file():
             logic.registerCustomSampleDataSource(
                 category="PedBoneSeg",
                 sampleName=name,
-                thumbnailFileName=os.path.join(icons, f"{name}.png"),
+                thumbnailFileName=os.path.join(RESOURCES, "Icons", f"{name}.png"),
                 uris=path.as_uri(),
                 fileNames=f"{name}.nii.gz",
                 nodeNames=_("Synthetic {joint}").format(joint=joint),
                 checksums="SHA256:" + paths.sha256(path),
             )
+
+
+@parameterNodeWrapper
+class PedBoneSegParameterNode:
+    """The user's choices, kept with the scene; a field's name stands in the .ui as `SlicerParameterName`.
+
+    `joint` is "auto" or a joint's name, `side` empty, "left" or "right"; `segmentation` None means a new one. Folders
+    are not here: a scene that is passed on must not tell where its maker's files lie.
+    """
+
+    volume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    joint: str = "auto"
+    side: str = ""
+    showDoubt: bool = False
+
+
+class PedBoneSegLogic(ScriptedLoadableModuleLogic, Engine):
+    """What a script needs; see `Engine`. The parameter node holds the choices of the panel."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        Engine.__init__(self)
+
+    def getParameterNode(self) -> PedBoneSegParameterNode:
+        return PedBoneSegParameterNode(super().getParameterNode())
 
 
 class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -151,43 +177,17 @@ class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.parametersChanged()
 
 
-class PedBoneSegLogic(ScriptedLoadableModuleLogic, Engine):
-    """What a script needs; see `Engine`. The parameter node holds the choices of the panel."""
-
-    def __init__(self) -> None:
-        ScriptedLoadableModuleLogic.__init__(self)
-        Engine.__init__(self)
-
-    def getParameterNode(self):
-        return PedBoneSegParameterNode(super().getParameterNode())
-
-
 class PedBoneSegTest(ScriptedLoadableModuleTest):
     """In the application: the sample of the knee, segmented. The whole conversation is in Testing/slicer."""
 
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
-
     def runTest(self) -> None:
-        self.setUp()
-        self.test_terminologyLoads()
-        self.setUp()
-        self.test_segmentSample()
-
-    def test_terminologyLoads(self) -> None:
-        onStartupCompleted()
-        names = vtk.vtkStringArray()
-        slicer.modules.terminologies.logic().GetLoadedTerminologyNames(names)
-        self.assertIn(TERMINOLOGY, [names.GetValue(index) for index in range(names.GetNumberOfValues())])
-
-    def test_segmentSample(self) -> None:
-        from PedBoneSegUI import dependencies
-
+        slicer.mrmlScene.Clear()
         if dependencies.missing() or not paths.samplePath("knee").is_file():
             self.skipTest("torch or the sample is missing")
-        volume = slicer.util.loadVolume(str(paths.samplePath("knee")))
+        onStartupCompleted()
         logic = PedBoneSegLogic()
         try:
+            volume = slicer.util.loadVolume(str(paths.samplePath("knee")))
             segmentation, answer = logic.segmentAndWait(volume, joint="knee")
         finally:
             logic.close()

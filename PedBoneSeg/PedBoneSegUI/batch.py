@@ -1,190 +1,130 @@
-"""A folder in, a folder out, through the same warm worker; goes on where it stopped.
+"""Section 8: a folder in, a folder out, by the worker; a double click loads a result for review."""
 
-Next to the results lies `pedboneseg_batch.json`: what each was made from and with, so that a second run skips what is
-done. One bad file does not stop the rest.
-"""
-
-import json
-import os
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import qt
+import slicer
 from slicer.i18n import tr as _
 
-from PedBoneSegLib.files import sweep_partials, whole_file
+from . import answers, images, models, runs, segmentations
+from .section import Section, capitalized, enable, fillRow, fillTable
 
-from . import answers
-from .workerclient import nothing
-
-ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-RECORD = "pedboneseg_batch.json"
-TURN_ENTRIES = 200  # folder entries looked at per turn of the event loop
+STATES = {"done": _("done"), "skipped": _("done before"), "failed": _("failed")}
 
 
-@dataclass
-class Item:
-    """One input. `state` is waiting, running, done, skipped, failed or cancelled."""
+class BatchSection(Section):
+    """The worker goes through the folder and keeps the list of what is done; here is what it says of each file."""
 
-    source: Path
-    name: str
-    state: str = "waiting"
-    note: str = ""
-    result: Path | None = None
-    answer: dict = field(default_factory=dict)
-
-
-def findInputs(folder: Path, output: Path) -> Iterator[Path | None]:
-    """Volumes and DICOM folders below `folder`, in order of their names; None now and then, to let others work."""
-    for current, folders, files in os.walk(folder):
-        here = Path(current)
-        if here == output:
-            folders.clear()
-            continue
-        folders.sort()
-        others = []
-        for count, name in enumerate(sorted(files)):
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(ENDINGS):
-                yield here / name
-            elif len(others) < 3:
-                others.append(here / name)
-            if count % TURN_ENTRIES == TURN_ENTRIES - 1:
-                yield None
-        if any(isDicom(path) for path in others):
-            yield here
-        yield None
-
-
-def isDicom(path: Path) -> bool:
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(128)
-            return stream.read(4) == b"DICM"
-    except OSError:
-        return False
-
-
-class Batch:
-    """`onChange(position)` follows every change of `items[position]`; `onEnd(sentence)` comes once, at the end."""
-
-    def __init__(
-        self, client, source: Path, output: Path, options: dict, onChange: Callable = nothing, onEnd: Callable = nothing
-    ) -> None:
-        self.items: list[Item] = []
-        self._client, self._source, self._output, self._options = client, Path(source), Path(output), options
-        self._onChange, self._onEnd = onChange, onEnd
-        self._inputs = findInputs(self._source, self._output)
-        self._request, self._running = None, True
-        self._record: dict = {}
-
-    def start(self) -> None:
-        """Raises OSError if the output folder cannot be made."""
-        self._output.mkdir(parents=True, exist_ok=True)
-        sweep_partials(self._output)
-        try:
-            self._record = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or damaged: everything is done anew
-            self._record = {}
-        qt.QTimer.singleShot(0, self._look)
+    def __init__(self, panel) -> None:
+        super().__init__(panel, panel.ui.batchLabel)
+        self._request = None  # while it runs
+        self._fields: dict = {}  # of the request
+        self._files: list[dict] = []  # what came of each, as `pedboneseg segment FOLDER --json` prints it
+        self._working = ""  # the file at hand
+        self.ui.batchButton.clicked.connect(self._onButton)
+        self.ui.batchTable.cellDoubleClicked.connect(lambda row, column: self._load(self._files[row]))
 
     @property
-    def model(self) -> str:
-        return self._options.get("model", "")
+    def running(self) -> bool:
+        return self._request is not None
 
-    def cancel(self) -> None:
-        if not self._running:
-            return
-        self._running = False
-        if self._request is not None:
-            self._client.cancel(self._request)
-        else:
-            qt.QTimer.singleShot(0, self._end)
+    def follow(self) -> None:
+        self.ui.batchButton.setText(_("Cancel") if self.running else _("Start"))
+        enable(self.running or not self.panel.segment.running, self.ui.batchButton)
 
-    def _look(self) -> None:
-        if not self._running:
-            return
-        try:
-            path = next(self._inputs)
-        except StopIteration:
-            self._next(0)
-            return
-        if path is not None:
-            name = str(path.relative_to(self._source)) if path != self._source else path.name
-            self.items.append(Item(path, name))
-            self._onChange(len(self.items) - 1)
-        qt.QTimer.singleShot(0, self._look)
+    def close(self) -> None:
+        if self.running:
+            self.engine.client.cancel(self._request)
 
-    def _next(self, position: int) -> None:
-        if not self._running or position >= len(self.items):
-            self._running = False
-            self._end()
+    def _onButton(self) -> None:
+        if self.running:
+            self.close()
             return
-        item = self.items[position]
-        item.result = self._output / f"{_stem(item.name)}_bones.nii.gz"
-        done = self._record.get(item.name, {})
-        if done.get("made_from") == self._made(item) and item.result.exists():
-            item.state, item.answer = "skipped", done.get("answer", {})
-            item.note = answers.summary(item.answer)
-            self._onChange(position)
-            qt.QTimer.singleShot(0, lambda: self._next(position + 1))
-            return
-        item.state = "running"
-        self._client.log.hide(item.source.name, _stem(item.source.name), item.name)
-        self._onChange(position)
-        fields = {"input": str(item.source), "output": str(item.result), "overwrite": True, **self._options}
-        self._request = self._client.send(
-            "segment",
-            fields,
-            onDone=lambda answer: self._onDone(position, answer),
-            onError=lambda kind, message, answer: self._onError(position, kind, message, answer),
+        source, output = (str(edit.currentPath).strip() for edit in (self.ui.batchInputEdit, self.ui.batchOutputEdit))
+        if not source or not Path(source).is_dir():
+            self.say(_("Choose the folder of volumes."))
+        elif self.panel.ready() and self.panel.parameters is not None:
+            parameters, chosen = self.panel.parameters, self.panel.models
+            self._fields = {
+                "input": source, "output": output or None, "joint": parameters.joint, "side": parameters.side or None,
+                "model": chosen.model or None, "device": chosen.device, "given_up": [],
+            }  # fmt: skip
+            self._send()
+
+    def _send(self) -> None:
+        self._files, self._working = [], ""
+        fillTable(self.ui.batchTable, [_("File"), _("State"), _("Result")], [])
+        self._request = self.engine.client.send(
+            "batch", self._fields, onDone=self._onDone, onError=self._onError, onProgress=self._onProgress
         )
+        self.say(_("Starting"))
+        self.panel.parametersChanged()
 
-    def _onDone(self, position: int, answer: dict) -> None:
-        item = self.items[position]
-        item.state, item.answer = "done", answer
-        warning = answers.warningOf(answer)
-        item.note = answers.summary(answer) + (f" · {warning.text}" if warning else "")
-        kept = {key: value for key, value in answer.items() if key not in ("id", "event", "output")}
-        self._record[item.name] = {"made_from": self._made(item), "answer": kept}
-        try:
-            with whole_file(self._output / RECORD) as temporary:
-                temporary.write_text(json.dumps(self._record, indent=1, ensure_ascii=False), encoding="utf-8")
-        except OSError as error:
-            item.note = _("The list of what is done could not be written ({reason}).").format(reason=error.strerror)
+    def _onProgress(self, answer: dict) -> None:
+        self.ui.batchBar.setValue(round(1000 * float(answer.get("fraction") or 0)))
+        if "file" not in answer:
+            self._working, _colon, stage = str(answer.get("stage")).rpartition(": ")
+            self.say(f"{self._working} · {stage}" if stage else "")
+            return
+        row = answer["file"]
+        self._files.append(row)
+        self.engine.log.hide(row["input"], row["input"].split(".")[0])
+        self.ui.batchTable.setRowCount(len(self._files))
+        fillRow(self.ui.batchTable, len(self._files) - 1, [row["input"], STATES[row["status"]], noteOf(row)])
+
+    def _onDone(self, answer: dict) -> None:
+        summary = answer["summary"]
+        self.ui.batchOutputEdit.currentPath = summary["folder"]
+        self.ui.batchBar.setValue(1000)
+        words = _("{done} done, {skipped} done before, {failed} failed; volumes and errors are in {csv}")
+        self._end(words.format(**{**summary, "csv": Path(summary["csv"]).name}))
+
+    def _onError(self, kind: str, message: str, answer: dict) -> None:
+        if kind == "died" and self._working and self._working not in self._fields["given_up"]:
+            # One bad file does not stop the rest: a new worker goes on, without the file that the last one died of.
+            self._fields["given_up"].append(self._working)
+            self._send()
+        else:
+            stopped = _("Cancelled; Start goes on where it stopped.")
+            self._end(stopped if kind == "cancelled" else capitalized(message))
+
+    def _end(self, sentence: str) -> None:
         self._request = None
-        self._onChange(position)
-        self._next(position + 1)
+        self.say(sentence)
+        self.panel.parametersChanged()
 
-    def _onError(self, position: int, kind: str, message: str, answer: dict) -> None:
-        item, self._request = self.items[position], None
-        item.state = "cancelled" if kind == "cancelled" else "failed"
-        item.note = answers.refusalOf(kind, message, answer).text
-        self._onChange(position)
-        self._next(position + 1)
-
-    def _made(self, item: Item) -> dict:
-        """What a result depends on: the input's size and time, and the options."""
-        paths = sorted(item.source.iterdir()) if item.source.is_dir() else [item.source]
-        stats = [path.stat() for path in paths if path.is_file()]
-        return {
-            "bytes": sum(stat.st_size for stat in stats),
-            "changed": round(max((stat.st_mtime for stat in stats), default=0.0), 3),
-            "options": self._options,
-        }
-
-    def _end(self) -> None:
-        states = [item.state for item in self.items]
-        parts = [(_("{n} done"), "done"), (_("{n} done before"), "skipped"), (_("{n} failed"), "failed")]
-        text = ", ".join(words.format(n=states.count(state)) for words, state in parts if state in states)
-        left = states.count("waiting") + states.count("cancelled")
-        text += ("; " if text and left else "") + (_("{n} left").format(n=left) if left else "")
-        self._onEnd(text or _("There is no volume in that folder."))
+    def _load(self, row: dict) -> None:
+        """Volume and result into the scene; then everything of the panel works on them."""
+        if row["status"] == "failed" or self.panel.parameters is None:
+            return
+        with self.telling(_("Not loaded: {reason}")):
+            source, model = Path(self._fields["input"]) / row["input"], self._fields["model"] or ""
+            volume = images.addVolume(source, source.name.split(".")[0])
+            try:
+                choice, name = runs.Choice(volume, model=model), segmentations.resultName(volume, "")
+                table, grid = models.tableOf(row, model), images.gridOf(volume)
+                segmentation = atOnce(runs.landing(choice, row, table, grid, Path(row["output"]), None, name))
+            except Exception:
+                slicer.mrmlScene.RemoveNode(volume)
+                raise
+            volume.CreateDefaultDisplayNodes()
+            self.panel.parameters.volume = volume
+            slicer.util.setSliceViewerLayers(background=volume, fit=True)
+            self.panel.segment.showAnswer(segmentation, row)
 
 
-def _stem(name: str) -> str:
-    name = re.sub(r"(\.nii)?\.gz$|\.[A-Za-z]{3,4}$", "", name)
-    return re.sub(r"[\\/]+", "_", name)
+def noteOf(row: dict) -> str:
+    """What came of a file, in words."""
+    if row["status"] == "failed":
+        error = row["error"]
+        return answers.refusalOf(error["kind"], "; ".join(filter(None, (error["message"], error["hint"]))), error).text
+    warning = answers.warningOf(row)
+    return answers.summary(row) + (f" · {warning.text}" if warning else "")
+
+
+def atOnce(steps):
+    """Runs a generator to its end; returns its value."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -11,53 +11,56 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from PedBoneSegLib.anatomy import JointTable
+from PedBoneSegLib.anatomy import JointTable, known_joints
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
+from PedBoneSegLib.volume import Grid
 
 from . import segmentations
-from .images import Geometry
+from .images import gridOf
 
 ENDING = ".nii.gz"
 
 
-def addCase(
-    folder: str | Path, volume, segmentation, table: JointTable, side: str | None, unlabelled: list[str], review: dict
-) -> str:
+def addCase(folder: Path, volume, segmentation, table: JointTable, unlabelled: list[str]) -> str:
     """Writes the case and enters it in dataset.json and reviews.json; returns its pseudonym.
 
-    `unlabelled` names bones that are in view but not labelled; they are left out of the loss. Raises BadInput if the
-    folder belongs to another joint or lists other bones.
+    `unlabelled` names bones that are in view but not labelled; they are left out of the loss. Raises BadInput if they
+    are none of the table's, or if the folder belongs to another joint or lists other bones.
     """
-    folder = Path(folder)
-    labels = segmentations.mergedLabels(segmentation, table, volume)
+    labels, grid = segmentations.mergedLabels(segmentation, table, volume), gridOf(volume)
     if not labels.any():
         raise BadInput(_("the segmentation holds none of the bones of the {joint}").format(joint=table.joint))
+    if strangers := [name for name in unlabelled if name not in table.names]:
+        raise BadInput(_("{names}: no bone of the {joint}").format(names=", ".join(strangers), joint=table.joint),
+                       _("its bones are {names}").format(names=", ".join(table.names)))  # fmt: skip
     dataset = readDataset(folder, table)
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    case = newCase(folder)
-    geometry = Geometry.ofVolume(volume)
-    writeNifti(folder / "imagesTr" / f"{case}_0000{ENDING}", slicer.util.arrayFromVolume(volume), geometry)
+    case = f"case_{secrets.token_hex(6)}"
+    image, truth = folder / "imagesTr" / f"{case}_0000{ENDING}", folder / "labelsTr" / f"{case}{ENDING}"
+    for path in (image, truth):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # A volume of the user's own file list may carry values per bone in another order: labels go by name.
-        values = np.zeros(256, np.uint8)
-        for bone in table.bones:
-            values[bone.label] = dataset["labels"][bone.name]
-        writeNifti(folder / "labelsTr" / f"{case}{ENDING}", values[labels], geometry)
-        enterCase(folder, dataset, case, side, unlabelled, review)
+        writeImage(image, slicer.util.arrayFromVolume(volume), grid)
+        # The data set may give the bones other values: labels go by name.
+        values = np.array([0, *(dataset["labels"][bone.name] for bone in table.bones)], np.uint8)
+        writeImage(truth, values[labels], grid)
+        enterCase(folder, dataset, case, segmentations.memoryOf(segmentation).get("side"), unlabelled,
+                  reviewNote(segmentation, table, volume))  # fmt: skip
     except BaseException:
-        (folder / "imagesTr" / f"{case}_0000{ENDING}").unlink(missing_ok=True)
-        (folder / "labelsTr" / f"{case}{ENDING}").unlink(missing_ok=True)
+        image.unlink(missing_ok=True)
+        truth.unlink(missing_ok=True)
         raise
     return case
 
 
-def newCase(folder: Path) -> str:
-    while True:
-        case = f"case_{secrets.token_hex(4)}"
-        if not (folder / "labelsTr" / f"{case}{ENDING}").exists():
-            return case
+def reviewNote(segmentation, table: JointTable, volume) -> dict:
+    """What a human did to the labels: which slices were seen and corrected, counted from 0 across `axis`."""
+    memory, axis = segmentations.memoryOf(segmentation), segmentations.axisOf(segmentation, volume)
+    return {
+        "made_with": memory.get("model") or "default", "axis": axis, "reviewed": bool(memory.get("reviewed")),
+        "slices_seen": [memory["slices"][position]["index"] for position in memory.get("seen", [])],
+        "slices_corrected": segmentations.editedSlices(segmentation, table, volume, axis),
+    }  # fmt: skip
 
 
 def readDataset(folder: Path, table: JointTable) -> dict:
@@ -75,24 +78,22 @@ def readDataset(folder: Path, table: JointTable) -> dict:
         }  # fmt: skip
     try:
         dataset = json.loads(path.read_text(encoding="utf-8"))
-        labels, ending = dict(dataset["labels"]), dataset["file_ending"]
+        labels, ending, channels = dict(dataset["labels"]), dataset["file_ending"], dataset.get("channel_names", "0")
+        joint = (dataset.get("pedboneseg") or {}).get("joint", table.joint)
     except (ValueError, KeyError, TypeError):
         raise BadInput(_("{path} cannot be read").format(path=path.name), _("choose another folder")) from None
-    joint = (dataset.get("pedboneseg") or {}).get("joint", table.joint)
-    missing = [bone for bone in table.names if bone not in labels]
-    if joint != table.joint or missing:
-        raise BadInput(
-            _("this data set is for the {theirs}, the case shows the {ours}").format(theirs=joint, ours=table.joint)
-            if joint != table.joint
-            else _("this data set has no label for {bones}").format(bones=", ".join(missing)),
-            _("choose a folder of its own for every joint"),
-        )
-    if ending != ENDING or len(dataset.get("channel_names", {"0": ""})) != 1:
+    if joint != table.joint:
+        fault = _("this data set is for the {theirs}, the case shows the {ours}")
+        raise BadInput(fault.format(theirs=joint, ours=table.joint), _("choose a folder of its own for every joint"))
+    if missing := [bone for bone in table.names if bone not in labels]:
+        fault = _("this data set has no label for {bones}").format(bones=", ".join(missing))
+        raise BadInput(fault, _("choose a folder of its own for every joint"))
+    if ending != ENDING or len(channels) != 1:
         raise BadInput(_("this data set is not of one channel in .nii.gz files"), _("choose another folder"))
     return dataset
 
 
-def enterCase(folder: Path, dataset: dict, case: str, side: str | None, unlabelled: list[str], review: dict) -> None:
+def enterCase(folder: Path, dataset: dict, case: str, side: str | None, unlabelled: list[str], note: dict) -> None:
     ours = dataset.setdefault("pedboneseg", {})
     if side:
         ours.setdefault("sides", {})[case] = side
@@ -100,7 +101,7 @@ def enterCase(folder: Path, dataset: dict, case: str, side: str | None, unlabell
         ours.setdefault("unlabelled", {})[case] = unlabelled
     reviews = folder / "reviews.json"
     notes = json.loads(reviews.read_text(encoding="utf-8")) if reviews.exists() else {}
-    writeJson(reviews, {**notes, case: review})
+    writeJson(reviews, {**notes, case: note})
     dataset["numTraining"] = len(list((folder / "labelsTr").glob(f"*{ENDING}")))
     writeJson(folder / "dataset.json", dataset)
 
@@ -110,22 +111,20 @@ def writeJson(path: Path, content: dict) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def writeNifti(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+def writeImage(path: Path, array: np.ndarray, grid: Grid) -> None:
     """Voxels [k, j, i] and geometry, nothing else. SimpleITK is a part of Slicer."""
     import SimpleITK
 
-    lps = np.diag([-1.0, -1.0, 1.0]) @ np.array(geometry.matrix)[:3]
     image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing([float(value) for value in geometry.spacing])
-    image.SetOrigin([float(value) for value in lps[:, 3]])
-    image.SetDirection([float(value) for value in (lps[:, :3] / geometry.spacing).ravel()])
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(np.ravel(grid.direction).tolist())
     with whole_file(path) as temporary:
         SimpleITK.WriteImage(image, str(temporary), useCompression=True)
 
 
-def trainingArguments(folder: Path, table: JointTable, known: bool, model: str) -> list[str]:
+def trainingArguments(folder: Path, joint: str, model: str) -> list[str]:
     """The arguments of `pedboneseg` that make a model of one's own out of the folder: a new domain of a known model."""
-    name = table.joint if not known else f"{table.joint}-own"
-    output = Path(folder) / f"{name}.safetensors"
-    model = ["--model", model] if model else []
-    return ["adapt", *model, "--joint", name, "--data", str(folder), "-o", str(output)]
+    name = f"{joint}-own" if joint in known_joints() else joint
+    chosen = ["--model", model] if model else []
+    return ["adapt", *chosen, "--joint", name, "--data", str(folder), "-o", str(folder / f"{name}.safetensors")]

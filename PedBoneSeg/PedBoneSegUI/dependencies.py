@@ -1,11 +1,12 @@
-"""What must be there before the worker can run, and its installation in a child process.
+"""What must be there before the worker can run, and section 1, which shows itself when something is missing.
 
 The GUI process asks `importlib.metadata` alone; it never imports torch. Which build of PyTorch fits the computer is
-decided by light-the-torch, as the PyTorch extension does it.
+decided by light-the-torch, as the PyTorch extension does it. Nothing is installed without a click.
 """
 
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ import qt
 from slicer.i18n import tr as _
 
 from .paths import findPython
-from .processtree import endTree
+from .processes import WorkLog, endTree
+from .section import Section, askFolder, enable
 
 # PyTorch 2.13 cannot be installed on Windows by the light-the-torch of Slicer 5.12 (Slicer/light-the-torch#176).
 TORCH = "torch>=2.4,<2.13" if os.name == "nt" else "torch>=2.4"
@@ -22,51 +24,46 @@ SAFETENSORS = "safetensors>=0.4.3"
 LIGHT_THE_TORCH = "light-the-torch>=0.5"
 _OLDEST = {"torch": (2, 4), "safetensors": (0, 4, 3)}
 
-_FAULTS = (
-    (("proxyerror", "407 proxy", "tunnel connection failed"), "The network's proxy refuses the download."),
-    (("certificate_verify_failed", "sslerror"), "The network breaks the encryption of the download (a proxy?)."),
+_OFFLINE = _("A folder of wheels works without the internet: see the button below.")
+_FAULTS = (  # what pip says, what that means, and what may be done
+    ("proxyerror|407 proxy|tunnel connection failed", _("The network's proxy refuses the download."), _OFFLINE),
+    ("certificate_verify_failed|sslerror", _("The network breaks the download's encryption (a proxy?)."), _OFFLINE),
     (
-        ("temporary failure in name resolution", "getaddrinfo failed", "failed to establish a new connection",
-         "network is unreachable", "nodename nor servname"),
-        "There is no way to the internet from here.",
+        "temporary failure in name resolution|getaddrinfo failed|failed to establish a new connection"
+        "|network is unreachable|nodename nor servname",
+        _("There is no way to the internet from here."), _OFFLINE,
     ),
-    (("no space left", "errno 28"), "The disk is full."),
-    (("permission denied", "access is denied", "errno 13"), "The folder of Slicer may not be written to."),
-    (("no matching distribution", "could not find a version"), "No fitting build was found there."),
+    ("no space left|errno 28", _("The disk is full."), _("Make room and try again.")),
+    ("permission denied|access is denied|errno 13", _("Slicer's folder may not be written to."), _("Ask its owner.")),
+    ("no matching distribution|could not find a version", _("No fitting build was found there."), _("See the log.")),
 )  # fmt: skip
 
 
-def missing() -> list[str]:
-    """The packages that are not installed or too old, asked without importing any."""
-    found = []
-    for name, oldest in _OLDEST.items():
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found.append(name)
-            continue
-        numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
-        if numbers < oldest:
-            found.append(name)
-    return found
-
-
-def isInstalled(name: str) -> bool:
+def installed(name: str) -> str:
+    """The version of a package, empty if it is not there; asked without importing it."""
     try:
-        importlib.metadata.version(name)
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return ""
+
+
+def missing() -> list[str]:
+    """The packages that are not installed or too old."""
+    return [name for name, oldest in _OLDEST.items() if _numbers(installed(name)) < oldest]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
 
 
 def steps(packages: list[str], wheels: str = "") -> list[list[str]]:
     """The calls of the interpreter, one after the other, as arguments. `wheels`: a folder to take all from, offline."""
-    wanted = [{"torch": TORCH, "safetensors": SAFETENSORS}[name] for name in packages]
     if wheels:
+        wanted = [{"torch": TORCH, "safetensors": SAFETENSORS}[name] for name in packages]
         return [["-m", "pip", "install", "--no-index", "--find-links", wheels, *wanted]]
     calls = []
     if "torch" in packages:
-        if not isInstalled("light-the-torch"):
+        if not installed("light-the-torch"):
             calls.append(["-m", "pip", "install", LIGHT_THE_TORCH])
         calls.append(["-m", "light_the_torch", "install", TORCH])
     if "safetensors" in packages:
@@ -75,12 +72,9 @@ def steps(packages: list[str], wheels: str = "") -> list[list[str]]:
 
 
 def explain(log: str) -> str:
-    """Why an installation failed, in one sentence; the remedy for a computer without internet is the wheels folder."""
-    text = log.lower()
-    for signs, sentence in _FAULTS:
-        if any(sign in text for sign in signs):
-            return _(sentence) + " " + _("A folder of wheels works without the internet: see the button beside.")
-    return _("The installation failed; the log tells more.")
+    """Why an installation failed, and what may be done."""
+    found = [f"{fault} {remedy}" for signs, fault, remedy in _FAULTS if re.search(signs, log.lower())]
+    return found[0] if found else _("The installation failed; the log tells more.")
 
 
 def gpuPresent() -> bool:
@@ -88,14 +82,17 @@ def gpuPresent() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
 
 
+def torchIsForCpu() -> bool:
+    """Whether PyTorch was built without support of any GPU, as far as its version tells."""
+    return installed("torch").endswith("+cpu")
+
+
 class Installation:
-    """Runs `steps` one after the other; `onEnd(sentence)` with an empty sentence when all went well."""
+    """Runs `calls` one after the other; `onEnd(sentence)` with an empty sentence when all went well."""
 
-    def __init__(self, calls: list[list[str]], log, onEnd: Callable[[str], None]) -> None:
+    def __init__(self, calls: list[list[str]], log: WorkLog, onEnd: Callable[[str], None]) -> None:
         self._calls, self._log, self._onEnd = list(calls), log, onEnd
-        self._process, self._cancelled, self._ended = None, False, False
-
-    def start(self) -> None:
+        self._process, self._cancelled = None, False
         qt.QTimer.singleShot(0, self._next)
 
     def cancel(self) -> None:
@@ -104,59 +101,100 @@ class Installation:
             endTree(int(self._process.processId()))
             self._process.kill()
 
-    def _next(self) -> None:
+    def _next(self, code: int = 0) -> None:
+        """Goes on after a call that ended with `code`."""
+        self._process = None
         if self._cancelled:
-            self._end(_("The installation was cancelled."))
+            self._onEnd(_("The installation was cancelled."))
+        elif code:
+            self._onEnd(explain(self._log.text))
         elif not self._calls:
-            self._end("")
-        elif packaging := self._packaging():
-            packaging.pip_install(
-                self._calls.pop(0)[-1],
-                blocking=False,
-                show_progress=False,
-                requester="PedBoneSeg",
-                logCallback=self._log.append,
-                completedCallback=self._onCode,
-            )
+            self._onEnd("")
         else:
             self._run(self._calls.pop(0))
 
-    def _packaging(self):
-        """Slicer's own installer, for the small package, where this Slicer has it (5.12) and no folder is given."""
-        if self._calls[0] != ["-m", "pip", "install", SAFETENSORS]:
-            return None
-        try:
-            import slicer.packaging
-        except ImportError:
-            return None
-        return slicer.packaging
-
     def _run(self, arguments: list[str]) -> None:
+        if arguments == ["-m", "pip", "install", SAFETENSORS] and (packaging := _packaging()):
+            packaging.pip_install(
+                SAFETENSORS, blocking=False, show_progress=False, requester="PedBoneSeg",
+                logCallback=self._log.append, completedCallback=self._next,
+            )  # fmt: skip
+            return
         process = self._process = qt.QProcess()
         process.setProcessChannelMode(qt.QProcess.MergedChannels)
         process.readyReadStandardOutput.connect(
             lambda: self._log.append(process.readAllStandardOutput().data().decode("utf-8", "replace"))
         )
-        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.connect(
+            "finished(int,QProcess::ExitStatus)",
+            lambda code, status: self._next(code if status == qt.QProcess.NormalExit else -1),
+        )
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
         self._log.append(" ".join(["python", *arguments]))
         process.start(findPython(), arguments)
 
     def _onProcessError(self, error) -> None:
         if error == qt.QProcess.FailedToStart:
-            self._end(_("Slicer's Python could not be started: {program}").format(program=findPython() or "?"))
+            self._onEnd(_("Slicer's Python could not be started: {program}").format(program=findPython() or "?"))
 
-    def _onFinished(self, code: int, status) -> None:
-        self._onCode(code if status == qt.QProcess.NormalExit else -1)
 
-    def _onCode(self, code: int) -> None:
-        self._process = None
-        if code and not self._cancelled:
-            self._end(explain(self._log.text))
+def _packaging():
+    """Slicer's own installer, where this Slicer has it (5.12)."""
+    try:
+        import slicer.packaging
+    except ImportError:
+        return None
+    return slicer.packaging
+
+
+class SetupSection(Section):
+    def __init__(self, panel) -> None:
+        super().__init__(panel, panel.ui.setupLabel)
+        self._installation: Installation | None = None
+        self.ui.setupInstallButton.clicked.connect(lambda: self._install(""))
+        self.ui.setupWheelsButton.clicked.connect(self._installFromWheels)
+        self.ui.setupCancelButton.clicked.connect(self.close)
+        self.ui.setupSection.setVisible(False)
+        self.ui.setupLogText.setVisible(False)
+
+    def check(self) -> bool:
+        """Whether all is there; shows the section with what is missing if not."""
+        packages = missing()
+        if self._installation is None:
+            self.ui.setupSection.setVisible(bool(packages))
+            names = {"torch": _("PyTorch (a download of up to 3 GB)")}
+            text = _("Before the first use this computer needs: {packages}.")
+            self.say(text.format(packages=", ".join(names.get(one, one) for one in packages)) if packages else "")
+        return not packages and self._installation is None
+
+    def close(self) -> None:
+        if self._installation is not None:
+            self._installation.cancel()
+
+    def _installFromWheels(self) -> None:
+        folder = askFolder(_("Folder of wheels (torch, safetensors and what they need)"))
+        if folder is not None:
+            self._install(str(folder))
+
+    def _install(self, wheels: str) -> None:
+        log = WorkLog()
+        log.onLine = self.ui.setupLogText.appendPlainText
+        self.ui.setupLogText.setVisible(True)
+        self.say(_("Installing; Slicer can be used meanwhile."))
+        self._setRunning(True)
+        self._installation = Installation(steps(missing(), wheels), log, self._onEnd)
+
+    def _onEnd(self, sentence: str) -> None:
+        self._installation = None
+        self._setRunning(False)
+        ready = self.check()
+        if sentence:
+            self.say(sentence)
+        elif not ready:
+            self.say(_("Installed, but not seen yet: restart Slicer."))
         else:
-            qt.QTimer.singleShot(0, self._next)
+            self.panel.models.refresh()
 
-    def _end(self, sentence: str) -> None:
-        if not self._ended:
-            self._ended = True
-            self._onEnd(sentence)
+    def _setRunning(self, running: bool) -> None:
+        enable(not running, self.ui.setupInstallButton, self.ui.setupWheelsButton)
+        enable(running, self.ui.setupCancelButton)

@@ -1,9 +1,7 @@
 """Everything of the module that needs no widget: the worker, the temporary folder, the log, and what they do."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import qt
 import slicer
 
@@ -11,11 +9,9 @@ from PedBoneSegLib import __version__
 from PedBoneSegLib.anatomy import JointTable, known_joints
 
 from . import images, models, paths, segmentations
-from .results import Choice
-from .runs import Run
-from .workerclient import WorkerClient, nothing
-from .workfolder import WorkFolder
-from .worklog import WorkLog
+from .processes import WorkLog
+from .runs import Choice, Errand, Run
+from .workerclient import WorkerClient
 
 
 class Engine:
@@ -24,7 +20,7 @@ class Engine:
     def __init__(self, command: list[str] | None = None) -> None:
         root = paths.findRoot()
         self.log = WorkLog()
-        self.folder = WorkFolder(slicer.app.temporaryPath)
+        self.folder = paths.WorkFolder(slicer.app.temporaryPath)
         self.folder.sweep()
         self.client = WorkerClient(
             command or [paths.findPython(), "-m", "PedBoneSegLib", "serve"],
@@ -43,7 +39,7 @@ class Engine:
         """Begins a segmentation; see `Run` for the callbacks."""
         self.log.hide(choice.volume.GetName() or "")
         run = Run(choice, self.client, self.folder, models.tableOf, **callbacks)
-        run.start()
+        run.begin()
         return run
 
     def segmentAndWait(self, volume, joint: str = "auto", side: str | None = None, **choices):
@@ -51,52 +47,21 @@ class Engine:
 
         The application stays alive meanwhile. `choices` are further fields of `Choice`.
         """
-        loop, outcome = qt.QEventLoop(), {}
+        loop, outcome = qt.QEventLoop(), []
 
-        def onDone(segmentation, answer: dict) -> None:
-            outcome.update(result=(segmentation, answer))
+        def end(*result) -> None:
+            outcome.extend(result)
             loop.quit()
 
-        def onError(kind: str, message: str, answer: dict) -> None:
-            outcome.update(error=message)
-            loop.quit()
-
-        self.run(Choice(volume, joint, side or images.sideOf(volume), **choices), onDone=onDone, onError=onError)
+        self.run(Choice(volume, joint, side or images.sideOf(volume), **choices), onDone=end, onError=end)
         loop.exec_()
-        if "error" in outcome:
-            raise RuntimeError(outcome["error"])
-        return outcome["result"]
+        if len(outcome) == 3:
+            raise RuntimeError(outcome[1])
+        return tuple(outcome)
 
-    def measure(
-        self, segmentation, table: JointTable, onDone: Callable[[dict], None], onError: Callable = nothing
-    ) -> None:
-        """Asks the worker for the measures of the table's bones; ValueError if there is no volume to refer to."""
-        volume = segmentations.volumeOf(segmentation)
-        if volume is None:
-            raise ValueError("the segmentation has no volume")
-        path = self.folder.newFile(".nrrd")
+    def measure(self, segmentation, table: JointTable, **callbacks: Callable) -> None:
+        """Asks the worker for the measures of the table's bones; see `Errand` for the callbacks."""
+        volume, model = segmentations.volumeOf(segmentation), segmentations.memoryOf(segmentation).get("model")
+        fields = {"joint": table.joint, "model": None if table.joint in known_joints() else model}
         labels = segmentations.mergedLabels(segmentation, table, volume)
-
-        def onWritten(sentence: str) -> None:
-            if sentence:
-                end()
-                onError("bad-input", sentence, {})
-            else:
-                fields = {"input": str(path), "joint": table.joint}
-                model = segmentations.memoryOf(segmentation).get("model")
-                if table.joint not in known_joints() and model:
-                    fields["model"] = model
-                self.client.send("measure", fields, onDone=done, onError=failed)
-
-        def done(answer: dict) -> None:
-            end()
-            onDone(answer)
-
-        def failed(kind: str, message: str, answer: dict) -> None:
-            end()
-            onError(kind, message, answer)
-
-        def end() -> None:
-            Path(path).unlink(missing_ok=True)
-
-        images.FileWriting(labels.astype(np.uint8), images.Geometry.ofVolume(volume), path, onWritten)
+        Errand(self.client, self.folder, **callbacks).start("measure", labels, images.gridOf(volume), fields)

@@ -1,14 +1,14 @@
 """The panel: eight sections of one conversation, and what they share."""
 
-from .batchsection import BatchSection
-from .correctsection import CorrectSection
+from .batch import BatchSection
+from .correct import CorrectSection
+from .dependencies import SetupSection
 from .engine import Engine
-from .keepsection import KeepSection
-from .measuresection import MeasureSection
-from .modelsection import ModelSection
-from .reviewsection import ReviewSection
-from .segmentsection import SegmentSection
-from .setupsection import SetupSection
+from .keep import KeepSection
+from .measure import MeasureSection
+from .models import ModelSection
+from .review import ReviewSection
+from .segment import SegmentSection
 
 
 class Panel:
@@ -16,17 +16,18 @@ class Panel:
 
     def __init__(self, ui, engine: Engine, topWidget) -> None:
         self.ui, self.engine, self.topWidget = ui, engine, topWidget
-        self.parameters = None
-        self.models = ModelSection(self)
+        self.parameters, self._sections = None, ()
         self.setup = SetupSection(self)
+        self.models = ModelSection(self)
+        self.segment = SegmentSection(self)
         self.review = ReviewSection(self)
         self.correct = CorrectSection(self)
         self.measure = MeasureSection(self)
         self.keep = KeepSection(self)
-        self.segment = SegmentSection(self)
         self.batch = BatchSection(self)
-        self._sections = (self.review, self.correct, self.measure, self.keep, self.segment, self.batch)
-        self.setParameters(None)
+        others = (self.review, self.correct, self.measure, self.keep, self.batch)
+        self._sections = (self.models, self.segment, *others)
+        self.parametersChanged()
 
     def setParameters(self, parameters) -> None:
         self.parameters = parameters
@@ -65,7 +66,5 @@ class Panel:
 
     def close(self) -> None:
         self.segment.abandon()
-        self.batch.close()
-        self.setup.close()
-        self.review.close()
-        self.correct.exit()
+        for section in (self.batch, self.setup, self.review, self.correct):
+            section.close()

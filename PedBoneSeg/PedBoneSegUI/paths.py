@@ -1,8 +1,14 @@
-"""Where the parts of the extension lie, in the source tree and in an installation alike."""
+"""Where the parts of the extension lie, in the source tree and in an installation alike, and its temporary files."""
 
+import hashlib
 import os
+import re
+import secrets
+import shlex
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 MODULE_FOLDER = Path(__file__).resolve().parents[1]
@@ -16,12 +22,10 @@ def findRoot(moduleFolder: Path = MODULE_FOLDER) -> Path:
     raise ImportError(f"PedBoneSegLib lies neither in {moduleFolder} nor beside it; reinstall the extension")
 
 
-def makeImportable() -> Path:
-    """Lets `import PedBoneSegLib` work in this process; returns the root."""
-    root = findRoot()
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
-    return root
+def makeImportable() -> None:
+    """Lets `import PedBoneSegLib` work in this process."""
+    if str(findRoot()) not in sys.path:
+        sys.path.append(str(findRoot()))
 
 
 def samplePath(joint: str) -> Path:
@@ -40,17 +44,47 @@ def pythonPath(root: Path) -> str:
 
 def commandLine(arguments: list[str]) -> str:
     """A line to paste into a terminal of this machine that runs `pedboneseg ARGUMENTS` with the extension's parts."""
-    command = [findPython(), "-m", "PedBoneSegLib", *arguments]
+    command, path = [findPython(), "-m", "PedBoneSegLib", *arguments], pythonPath(findRoot())
     if os.name == "nt":
-        import subprocess
-
-        return f'set "PYTHONPATH={pythonPath(findRoot())}" && {subprocess.list2cmdline(command)}'
-    import shlex
-
-    return f"PYTHONPATH={shlex.quote(pythonPath(findRoot()))} {shlex.join(command)}"
+        return f'set "PYTHONPATH={path}" && {subprocess.list2cmdline(command)}'
+    return f"PYTHONPATH={shlex.quote(path)} {shlex.join(command)}"
 
 
 def sha256(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class WorkFolder:
+    """The panel's own temporary folder, for this user alone: file names that tell nothing, gone at exit."""
+
+    def __init__(self, parent: str | Path | None = None) -> None:
+        self._parent = Path(parent or tempfile.gettempdir())
+        self._path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """Made when it is first asked for."""
+        if self._path is None or not self._path.is_dir():
+            self._parent.mkdir(parents=True, exist_ok=True)
+            self._path = Path(tempfile.mkdtemp(prefix=f"PedBoneSeg-{os.getpid()}-", dir=self._parent))
+        return self._path
+
+    def newFile(self, suffix: str) -> Path:
+        """A path that does not exist yet, under a name that is a pseudonym."""
+        return self.path / f"case-{secrets.token_hex(6)}{suffix}"
+
+    def sweep(self) -> list[Path]:
+        """Removes what killed applications left behind; returns it."""
+        from PedBoneSegLib.files import is_running
+
+        entries = self._parent.iterdir() if self._parent.is_dir() else ()
+        found = [(entry, re.match(r"PedBoneSeg-(\d+)-", entry.name)) for entry in entries]
+        left = [entry for entry, owner in found if owner and not entry.is_symlink() and not is_running(int(owner[1]))]
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        return left
+
+    def remove(self) -> None:
+        if self._path is not None:
+            shutil.rmtree(self._path, ignore_errors=True)
+            self._path = None

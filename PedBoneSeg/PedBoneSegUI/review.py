@@ -1,9 +1,11 @@
-"""The slices of a result in the order in which they deserve an eye, and the views that show them."""
+"""Section 4: the slices of a result in the order in which they deserve an eye, and the views that show them."""
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
 from . import images, segmentations
+from .section import Section, enable
 
 
 class Review:
@@ -18,38 +20,30 @@ class Review:
         self.right: list[int] = list(memory.get("right") or [])  # positions that were called right
         self.position = int(memory.get("position", -1))
 
-    def isCurrent(self) -> bool:
-        """False once a new result was written into the segmentation."""
-        memory = segmentations.memoryOf(self.segmentation)
-        return self.slices == (memory.get("slices") or []) and self.seen == (memory.get("seen") or [])
-
     @property
     def current(self) -> dict | None:
         return self.slices[self.position] if 0 <= self.position < len(self.slices) else None
 
-    def goTo(self, position: int) -> dict | None:
+    def goTo(self, position: int) -> None:
         """Moves to a position of the list, not beyond its ends, and notes the slice as seen."""
-        if not self.slices:
-            return None
-        self.position = min(max(position, 0), len(self.slices) - 1)
-        if self.position not in self.seen:
-            self.seen.append(self.position)
-        self._save()
-        return self.current
+        if self.slices:
+            self.position = min(max(position, 0), len(self.slices) - 1)
+            if self.position not in self.seen:
+                self.seen.append(self.position)
+            segmentations.remember(self.segmentation, seen=self.seen, right=self.right, position=self.position)
 
-    def next(self) -> dict | None:
-        return self.goTo(self.position + 1)
+    def next(self) -> None:
+        self.goTo(self.position + 1)
 
-    def previous(self) -> dict | None:
-        return self.goTo(self.position - 1)
+    def previous(self) -> None:
+        self.goTo(self.position - 1)
 
-    def callRight(self) -> dict | None:
+    def callRight(self) -> None:
         """The slice at hand looks right; goes on to the next one that was not called right yet."""
         if self.current is not None and self.position not in self.right:
             self.right.append(self.position)
-        later = [position for position in range(len(self.slices)) if position not in self.right]
-        following = [position for position in later if position > self.position] or later
-        return self.goTo(following[0] if following else self.position)
+        left = [position for position in range(len(self.slices)) if position not in self.right]
+        self.goTo(next((position for position in left if position > self.position), left[0] if left else self.position))
 
     @property
     def complete(self) -> bool:
@@ -66,31 +60,21 @@ class Review:
         if not self.slices:
             return _("This result brings no list of doubtful slices; go through it by eye.")
         if self.current is None:
-            count, share = self._worthwhile()
-            return _("{n} slices cover {share} % of what is likely wrong.").format(n=count, share=round(100 * share))
-        line = _("Slice {k} of {n} (number {index})").format(
-            k=self.position + 1, n=len(self.slices), index=self.current["index"] + 1
-        )
+            shares = [float(entry.get("share") or 0.0) for entry in self.slices]
+            count = next((n for n, share in enumerate(shares, 1) if share >= 0.8), len(shares))
+            text = _("{n} of {all} slices cover {share} % of what is likely wrong; Next shows the first.")
+            return text.format(n=count, all=len(shares), share=round(100 * shares[count - 1]))
         state = _("looks right") if self.position in self.right else _("not judged yet")
-        seen = _("{share} % of the likely errors seen").format(share=round(100 * self.shareSeen))
-        return " · ".join((line, state, seen))
-
-    def _worthwhile(self) -> tuple[int, float]:
-        """How many slices to look at until four fifths of the likely errors are seen, and what they cover."""
-        for count, entry in enumerate(self.slices, start=1):
-            if float(entry.get("share") or 0.0) >= 0.8:
-                return count, float(entry["share"])
-        return len(self.slices), float(self.slices[-1].get("share") or 0.0)
-
-    def _save(self) -> None:
-        segmentations.remember(self.segmentation, seen=self.seen, right=self.right, position=self.position)
+        return _("Slice {k} of {n} (number {index}) · {state} · {share} % of the likely errors seen").format(
+            k=self.position + 1, n=len(self.slices), index=self.current["index"] + 1, state=state,
+            share=round(100 * self.shareSeen),
+        )  # fmt: skip
 
 
 def showSlice(volume, axis: int, index: int) -> None:
     """Every slice view jumps to the slice; views turned to the volume's own plane show exactly that slice."""
-    r, a, s = images.sliceCenter(volume, axis, index)
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        node.JumpSliceByOffsetting(r, a, s)
+        node.JumpSliceByOffsetting(*images.sliceCenter(volume, axis, index))
 
 
 def turnViewsToVolume(volume) -> None:
@@ -102,14 +86,14 @@ def turnViewsToVolume(volume) -> None:
 def showDoubt(segmentation, visible: bool) -> bool:
     """Lays the doubt over the image, or takes it away; False if the result brought none."""
     doubt = segmentation.GetNodeReference(segmentations.DOUBT_ROLE) if segmentation else None
-    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if visible and doubt is not None:
-            composite.SetForegroundVolumeID(doubt.GetID())
-            composite.SetForegroundOpacity(0.5)
-        elif doubt is not None and composite.GetForegroundVolumeID() == doubt.GetID():
-            composite.SetForegroundVolumeID(None)
     if doubt is None:
         return False
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if visible:
+            composite.SetForegroundVolumeID(doubt.GetID())
+            composite.SetForegroundOpacity(0.5)
+        elif composite.GetForegroundVolumeID() == doubt.GetID():
+            composite.SetForegroundVolumeID(None)
     if doubt.GetDisplayNode() is None:
         doubt.CreateDefaultDisplayNodes()
         display = doubt.GetDisplayNode()
@@ -120,3 +104,73 @@ def showDoubt(segmentation, visible: bool) -> bool:
         display.SetThreshold(13, 254)  # from a probability of 5 % on; 255 was not looked at
         display.InterpolateOff()
     return True
+
+
+class ReviewSection(Section):
+    def __init__(self, panel) -> None:
+        super().__init__(panel, panel.ui.reviewLabel)
+        self._review: Review | None = None
+        self.ui.reviewedButton.clicked.connect(self._finish)
+        for button, move in (
+            (self.ui.nextButton, Review.next), (self.ui.previousButton, Review.previous),
+            (self.ui.rightButton, Review.callRight),
+        ):  # fmt: skip
+            button.clicked.connect(self._mover(move))
+        self._keys = []
+        for key, move in (("N", Review.next), ("P", Review.previous)):
+            shortcut = qt.QShortcut(slicer.util.mainWindow() or panel.topWidget)
+            shortcut.setKey(qt.QKeySequence(key))
+            shortcut.activated.connect(self._mover(move))
+            shortcut.setEnabled(False)
+            self._keys.append(shortcut)
+
+    def setKeysEnabled(self, enabled: bool) -> None:
+        enable(enabled, *self._keys)
+
+    def close(self) -> None:
+        for shortcut in self._keys:
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._keys = []
+
+    def follow(self) -> None:
+        segmentation, parameters = self.panel.segmentation, self.panel.parameters
+        known = segmentations.tableOf(segmentation) is not None
+        self._review = Review(segmentation) if known else None
+        enable(known, self.ui.reviewSection)
+        if segmentation is not None:
+            enable(showDoubt(segmentation, parameters.showDoubt), self.ui.doubtCheckBox)
+        self._show()
+
+    def _mover(self, move):
+        return lambda: self._go(move)
+
+    def _go(self, move) -> None:
+        review = self._review
+        if review is None or self.panel.segment.running:
+            return
+        volume, first = segmentations.volumeOf(review.segmentation), review.current is None
+        move(review)
+        if review.current is not None and volume is not None:
+            if first:
+                turnViewsToVolume(volume)
+            showSlice(volume, review.axis, review.current["index"])
+        if review.complete:
+            self._finish()
+        self._show()
+
+    def _finish(self) -> None:
+        segmentation = self.panel.segmentation
+        segmentations.setStatus(segmentation, segmentations.tableOf(segmentation), finished=True)
+        segmentations.remember(segmentation, reviewed=True)
+        self._show()
+
+    def _show(self) -> None:
+        review = self._review
+        enable(review and review.slices, self.ui.nextButton, self.ui.previousButton, self.ui.rightButton)
+        self.ui.reviewBar.setValue(round(100 * review.shareSeen) if review else 0)
+        if review is None:
+            self.say(_("Segment first; then the slices to look at are listed here."))
+        else:
+            done = segmentations.memoryOf(review.segmentation).get("reviewed")
+            self.say(review.text + (" · " + _("reviewed") if done else ""))

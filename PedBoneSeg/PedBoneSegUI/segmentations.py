@@ -12,16 +12,20 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from PedBoneSegLib.anatomy import ANATOMICAL_STRUCTURE, Bone, JointTable, display_name, laterality
+from PedBoneSegLib.anatomy import Bone, JointTable, display_name
+from PedBoneSegLib.formats import terminology
+from PedBoneSegLib.formats.segments import BONE_TAG
+from PedBoneSegLib.volume import Grid
 
 from .edits import keepSlices, sliceFingerprints, touchedSlices
-from .images import Geometry
+from .images import gridOf, ijkToRas, slowestAxis
 
 MEMORY = "PedBoneSeg.Memory"  # attribute of the segmentation node
-BONE = "PedBoneSeg.Bone"  # tag of a segment: the bare name of its bone
 DOUBT_ROLE = "PedBoneSeg.Doubt"
-TERMINOLOGY = "Segmentation category and type - PedBoneSeg"
 LABELMAP = "Binary labelmap"
+
+
+# ---- what is known of a segmentation
 
 
 def memoryOf(segmentation) -> dict:
@@ -36,13 +40,29 @@ def remember(segmentation, **items) -> None:
     segmentation.SetAttribute(MEMORY, json.dumps({**memoryOf(segmentation), **items}, ensure_ascii=False))
 
 
-def terminologyOf(bone: Bone, side: str | None) -> str:
-    """Slicer's terminology entry; the side is the type's modifier. A bone without a code stays a plain structure."""
-    category = bone.category if bone.category.value else ANATOMICAL_STRUCTURE
-    kind = bone.type if bone.type.value else category
-    modifier = laterality(side)
-    triples = [(code.scheme, code.value, code.meaning) if code else ("", "", "") for code in (category, kind, modifier)]
-    return "~".join([TERMINOLOGY, *("^".join(triple) for triple in triples), "", "^^", "^^"])
+def tableOf(segmentation) -> JointTable | None:
+    """The label table that the segmentation was written with; None if the software never wrote it."""
+    memory = memoryOf(segmentation)
+    return JointTable.from_csv(memory["table"], memory["joint"]) if memory.get("table") else None
+
+
+def volumeOf(segmentation):
+    """The volume that it was made from: what review, measuring and DICOM export refer to."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    return segmentation.GetNodeReference(role) if segmentation else None
+
+
+def axisOf(segmentation, volume) -> int:
+    """The axis that the result's slices are counted on; without a result the volume's slowest."""
+    axis = memoryOf(segmentation).get("axis")
+    return axis if axis in (0, 1, 2) else slowestAxis(gridOf(volume))
+
+
+def resultName(volume, item: str) -> str:
+    return " ".join(filter(None, (volume.GetName(), item, _("bones"))))
+
+
+# ---- segments
 
 
 def segmentIds(segmentation) -> list[str]:
@@ -52,13 +72,12 @@ def segmentIds(segmentation) -> list[str]:
 
 def segmentOfBone(segmentation, bone: Bone) -> str:
     """The segment that is this bone: by our tag, else by name, with or without a side; empty if there is none."""
-    core = segmentation.GetSegmentation()
     names = {display_name(bone, side).lower() for side in (None, "left", "right")}
     byName = ""
     for segmentId in segmentIds(segmentation):
-        segment = core.GetSegment(segmentId)
+        segment = segmentation.GetSegmentation().GetSegment(segmentId)
         tag = vtk.reference("")
-        if segment.GetTag(BONE, tag):
+        if segment.GetTag(BONE_TAG, tag):
             if str(tag) == bone.name:
                 return segmentId
         elif segment.GetName().strip().lower() in names:
@@ -66,75 +85,68 @@ def segmentOfBone(segmentation, bone: Bone) -> str:
     return byName
 
 
-def createSegmentation(volume, name: str):
-    """An empty segmentation on the volume's grid, under its transform and its study: what DICOM export needs."""
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    node.CreateDefaultDisplayNodes()
-    placeOnVolume(node, volume)
-    return node
+def addBone(segmentation, bone: Bone, side: str | None, image, value: int) -> str:
+    """Adds the bone as the voxels of `image` that have that value; returns the segment."""
+    segment = slicer.vtkSegment()
+    segment.SetName(display_name(bone, side))
+    segment.SetColor(*(channel / 255 for channel in bone.color))
+    segment.SetTerminology(terminology(bone, side))
+    segment.SetTag(BONE_TAG, bone.name)
+    segment.SetLabelValue(value)
+    segment.AddRepresentation(LABELMAP, image)
+    segmentId = segmentation.GetSegmentation().GenerateUniqueSegmentID(bone.name)
+    segmentation.GetSegmentation().AddSegment(segment, segmentId)
+    return segmentId
 
 
-def placeOnVolume(segmentation, volume) -> None:
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
-    item = hierarchy.GetItemByDataNode(segmentation)
-    if item:
-        hierarchy.SetItemParent(item, parent)
-    elif parent:  # outside the application nobody makes items by himself
-        hierarchy.CreateItem(parent, segmentation)
+def setStatus(segmentation, table: JointTable, finished: bool) -> None:
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    for segmentId in filter(None, (segmentOfBone(segmentation, bone) for bone in table.bones)):
+        segment = segmentation.GetSegmentation().GetSegment(segmentId)
+        logic.SetSegmentStatus(segment, logic.Completed if finished else logic.InProgress)
 
 
-def orientedImage(array: np.ndarray, geometry: Geometry):
-    """The box of `array` [k, j, i] that holds anything, as a vtkOrientedImageData on the whole grid's coordinates."""
-    box = []
-    for axis in range(3):  # i, j, k
-        filled = np.flatnonzero(array.any(axis=tuple(other for other in range(3) if other != 2 - axis)))
-        box.append((int(filled[0]), int(filled[-1])) if len(filled) else (0, 0))
-    (i0, i1), (j0, j1), (k0, k1) = box
-    voxels = np.ascontiguousarray(array[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1], dtype=np.uint8)
-    image = slicer.vtkOrientedImageData()
-    image.SetExtent(i0, i1, j0, j1, k0, k1)
-    scalars = numpy_support.numpy_to_vtk(voxels.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
-    scalars.SetName("ImageScalars")
-    image.GetPointData().SetScalars(scalars)
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy([value for row in geometry.matrix for value in row])
-    image.SetGeometryFromImageToWorldMatrix(matrix)
-    return image
+def loadTerminology(path: str) -> None:
+    """Makes our bones choosable in the terminology selector; a damaged installation without that module is no error."""
+    module = getattr(slicer.modules, "terminologies", None)
+    if module is not None:
+        module.logic().LoadTerminologyFromFile(path)
 
 
-def addBones(segmentation, table: JointTable, side: str | None, image=None, geometry: Geometry | None = None) -> None:
-    """Adds the table's bones that the segmentation lacks, on the shared labels `image` or each on an empty one."""
-    core = segmentation.GetSegmentation()
-    for bone in table.bones:
-        if segmentOfBone(segmentation, bone):
-            continue
-        segment = slicer.vtkSegment()
-        segment.SetName(display_name(bone, side))
-        segment.SetColor(*(channel / 255 for channel in bone.color))
-        segment.SetTerminology(terminologyOf(bone, side))
-        segment.SetTag(BONE, bone.name)
-        shared = image if image is not None else orientedImage(np.zeros(geometry.size[::-1], np.uint8), geometry)
-        segment.SetLabelValue(bone.label if image is not None else 1)
-        segment.AddRepresentation(LABELMAP, shared)
-        core.AddSegment(segment, core.GenerateUniqueSegmentID(bone.name))
+# ---- voxels out
+
+
+def boneMask(segmentation, segmentId: str, volume) -> np.ndarray:
+    """A segment as a mask [k, j, i] on the volume's grid, transforms of both applied."""
+    segment, grid = segmentation.GetSegmentation().GetSegment(segmentId), gridOf(volume)
+    image = segment.GetRepresentation(LABELMAP)
+    if image is None or not _liesOn(image, grid) or segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
+        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume) > 0  # resamples, slowly
+    (i0, i1, j0, j1, k0, k1), mask = image.GetExtent(), np.zeros(grid.size[::-1], bool)
+    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    voxels = voxels.reshape(k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
+    mask[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1] = voxels == segment.GetLabelValue()
+    return mask
+
+
+def _liesOn(image, grid: Grid) -> bool:
+    """Whether the voxels of a segment's image are voxels of the grid."""
+    matrix, extent = vtk.vtkMatrix4x4(), image.GetExtent()
+    image.GetImageToWorldMatrix(matrix)
+    return np.allclose(*map(slicer.util.arrayFromVTKMatrix, (matrix, ijkToRas(grid))), atol=1e-5) and all(
+        0 <= first <= last < size for first, last, size in zip(extent[::2], extent[1::2], grid.size, strict=True)
+    )
 
 
 def boneMasks(segmentation, table: JointTable, volume) -> dict[str, np.ndarray]:
-    """The table's bones as masks [k, j, i] on the volume's grid, transforms of both applied; absent bones left out."""
-    masks = {}
-    for bone in table.bones:
-        segmentId = segmentOfBone(segmentation, bone)
-        if segmentId:
-            masks[bone.name] = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume) > 0
-    return masks
+    """The table's bones as masks; those without a segment are left out."""
+    found = {bone.name: segmentOfBone(segmentation, bone) for bone in table.bones}
+    return {name: boneMask(segmentation, segmentId, volume) for name, segmentId in found.items() if segmentId}
 
 
 def mergedLabels(segmentation, table: JointTable, volume) -> np.ndarray:
     """Label values [k, j, i] of the table on the volume's grid; where bones overlap, the later label wins."""
-    labels = np.zeros(Geometry.ofVolume(volume).size[::-1], np.uint8)
+    labels = np.zeros(gridOf(volume).size[::-1], np.uint8)
     for name, mask in boneMasks(segmentation, table, volume).items():
         labels[mask] = table.labels[name]
     return labels
@@ -147,17 +159,49 @@ def editedSlices(segmentation, table: JointTable, volume, axis: int) -> list[int
     return touchedSlices(before, sliceFingerprints(boneMasks(segmentation, table, volume), axis))
 
 
-def axisOf(segmentation, volume) -> int:
-    """The axis that the result's slices are counted on; without a result the volume's slowest."""
-    axis = memoryOf(segmentation).get("axis")
-    return axis if axis in (0, 1, 2) else Geometry.ofVolume(volume).slowestAxis
+# ---- voxels in
+
+
+def createSegmentation(volume, name: str):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    placeOnVolume(node, volume)
+    return node
+
+
+def placeOnVolume(segmentation, volume) -> None:
+    """On the volume's grid, under its transform and in its study: what DICOM export needs."""
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
+    item = hierarchy.GetItemByDataNode(segmentation)
+    if item:
+        hierarchy.SetItemParent(item, parent)
+    elif parent:  # outside the application nobody makes items by himself
+        hierarchy.CreateItem(parent, segmentation)
+
+
+def orientedImage(array: np.ndarray, grid: Grid):
+    """The box of `array` [k, j, i] that holds anything, as a vtkOrientedImageData on the whole grid's coordinates."""
+    filled = [np.flatnonzero(array.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]  # along i, j and k
+    (i0, i1), (j0, j1), (k0, k1) = ((int(one[0]), int(one[-1])) if len(one) else (0, 0) for one in filled)
+    voxels = np.ascontiguousarray(array[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1], dtype=np.uint8)
+    scalars = numpy_support.numpy_to_vtk(voxels.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
+    scalars.SetName("ImageScalars")
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(i0, i1, j0, j1, k0, k1)
+    image.GetPointData().SetScalars(scalars)
+    image.SetGeometryFromImageToWorldMatrix(ijkToRas(grid))
+    return image
 
 
 def fillNew(segmentation, volume, labels: np.ndarray, table: JointTable, side: str | None) -> None:
     """Writes labels [k, j, i] on the volume's grid into a segmentation without segments: one shared label map."""
-    geometry = Geometry.ofVolume(volume)
     segmentation.GetSegmentation().SetSourceRepresentationName(LABELMAP)
-    addBones(segmentation, table, side, orientedImage(labels, geometry))
+    image = orientedImage(labels, gridOf(volume))
+    for bone in table.bones:
+        addBone(segmentation, bone, side, image, bone.label)
 
 
 def fillExisting(
@@ -169,20 +213,17 @@ def fillExisting(
     """
     segmentation.CreateBinaryLabelmapRepresentation()
     segmentation.SetSourceRepresentationToBinaryLabelmap()
-    before = boneMasks(segmentation, table, volume)
-    addBones(segmentation, table, side, geometry=Geometry.ofVolume(volume))
+    before, empty = boneMasks(segmentation, table, volume), np.zeros(labels.shape, bool)
     for bone in table.bones:
-        mask = labels == bone.label
-        if bone.name in before:
-            mask = keepSlices(mask, before[bone.name], axis, kept)
-        elif kept:
-            mask = keepSlices(mask, np.zeros_like(mask), axis, kept)
+        if bone.name not in before:
+            addBone(segmentation, bone, side, orientedImage(empty, gridOf(volume)), 1)
+        mask = keepSlices(labels == bone.label, before.get(bone.name, empty), axis, kept)
         writeMask(segmentation, segmentOfBone(segmentation, bone), mask, volume)
 
 
 def writeMask(segmentation, segmentId: str, mask: np.ndarray, volume) -> None:
     """Sets a segment from a mask [k, j, i] on the volume's grid, also where the two have different transforms."""
-    image = orientedImage(mask, Geometry.ofVolume(volume))
+    image = orientedImage(mask, gridOf(volume))
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     if segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
         transform = vtk.vtkGeneralTransform()
@@ -200,40 +241,3 @@ def recordWritten(segmentation, volume, table: JointTable, axis: int, edited: li
     known = {"joint": table.joint, "table": table.to_csv()}
     remember(segmentation, axis=axis, fingerprints=fingerprints, **known, **memory)
     setStatus(segmentation, table, finished=False)
-
-
-def setStatus(segmentation, table: JointTable, finished: bool) -> None:
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    for bone in table.bones:
-        segmentId = segmentOfBone(segmentation, bone)
-        if segmentId:
-            segment = segmentation.GetSegmentation().GetSegment(segmentId)
-            logic.SetSegmentStatus(segment, logic.Completed if finished else logic.InProgress)
-
-
-def loadTerminology(path: str) -> None:
-    """Makes our bones choosable in the terminology selector; a damaged installation without that module is no error."""
-    module = getattr(slicer.modules, "terminologies", None)
-    if module is not None:
-        module.logic().LoadTerminologyFromFile(path)
-
-
-def linkVolume(segmentation, volume) -> None:
-    """The volume that the segmentation was made from: what review, measuring and DICOM export refer to."""
-    role = segmentation.GetReferenceImageGeometryReferenceRole()
-    segmentation.SetNodeReferenceID(role, volume.GetID())
-
-
-def volumeOf(segmentation):
-    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    return segmentation.GetNodeReference(role) if segmentation else None
-
-
-def tableOf(segmentation) -> JointTable | None:
-    """The label table that the segmentation was written with; None if the software never wrote it."""
-    memory = memoryOf(segmentation)
-    return JointTable.from_csv(memory["table"], memory["joint"]) if memory.get("table") else None
-
-
-def resultName(volume, item: str) -> str:
-    return " ".join(filter(None, (volume.GetName(), item, _("bones"))))

@@ -5,15 +5,16 @@ floods) ends in one sentence for the request at hand, a killed process tree, and
 """
 
 import json
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import qt
 from slicer.i18n import tr as _
 
-from .processtree import endTree
+from PedBoneSegLib.protocol import encode
+
+from .processes import endTree
 
 HELLO_SECONDS = 180  # the first import of torch from a cold disk takes this long on old machines
 CANCEL_MILLISECONDS = 700  # an unanswered cancel is followed by a kill; together they stay below a second
@@ -33,10 +34,17 @@ class Request:
     fields: dict
     onDone: Callable = nothing
     onError: Callable = nothing
-    onProgress: Callable = nothing  # (fraction 0 to 1, stage)
+    onProgress: Callable = nothing  # (answer): its `fraction` 0 to 1, `stage`, and what else the worker adds
     number: int = 0
     state: str = "waiting"  # waiting, sent, cancelling, ended
-    lastSign: float = field(default_factory=time.monotonic)
+
+    def end(self, callback: Callable, *arguments) -> None:
+        if self.state != "ended":
+            self.state = "ended"
+            callback(*arguments)
+
+    def fail(self, kind: str, sentence: str, answer: dict | None = None) -> None:
+        self.end(self.onError, kind, sentence, answer or {})
 
 
 class WorkerClient:
@@ -51,7 +59,7 @@ class WorkerClient:
         self._queue: deque[Request] = deque()
         self._current: Request | None = None
         self._lastNumber = 0
-        self._restarts = 0
+        self._restarted = False
         self._clearInput()
 
     @property
@@ -59,7 +67,7 @@ class WorkerClient:
         return self._process is not None
 
     def processId(self) -> int:
-        return int(self._process.processId()) if self._process is not None else 0
+        return int(self._process.processId()) if self.running else 0
 
     def send(self, op: str, fields: dict | None = None, **callbacks) -> Request:
         """Queues a request; the worker gets one at a time."""
@@ -73,11 +81,13 @@ class WorkerClient:
         if request.state == "waiting":
             if request in self._queue:
                 self._queue.remove(request)
-            qt.QTimer.singleShot(0, lambda: self._end(request, "cancelled", _("Cancelled."), {}))
+            qt.QTimer.singleShot(0, lambda: request.fail("cancelled", _("Cancelled.")))
         elif request.state == "sent":
             request.state = "cancelling"
-            self._write({"id": self._newNumber(), "op": "cancel", "target": request.number})
-            qt.QTimer.singleShot(CANCEL_MILLISECONDS, lambda: self._killUnlessEnded(request))
+            self._write({"op": "cancel", "target": request.number})
+            qt.QTimer.singleShot(
+                CANCEL_MILLISECONDS, lambda: self.stop() if request.state == "cancelling" else None
+            )
 
     def stop(self, kind: str = "cancelled", sentence: str = "") -> None:
         """Kills the worker and all it started; what was asked of it ends with `kind` and `sentence`."""
@@ -90,11 +100,11 @@ class WorkerClient:
             process.kill()
         request, self._current = self._current, None
         if request is not None:
-            self._end(request, kind, sentence or _("Cancelled."), {})
+            request.fail(kind, sentence or _("Cancelled."))
 
     def close(self) -> None:
         """For the end of the application: nothing is left running, nobody is called any more."""
-        for request in (*self._queue, *([self._current] if self._current else [])):
+        for request in (*self._queue, *filter(None, [self._current])):
             request.state = "ended"
         self._queue.clear()
         self.stop()
@@ -113,9 +123,13 @@ class WorkerClient:
             self._dispatch(self._queue.popleft())
 
     def _dispatch(self, request: Request) -> None:
-        request.number, request.state, request.lastSign = self._newNumber(), "sent", time.monotonic()
-        self._current = request
-        self._write({"id": request.number, "op": request.op, **request.fields})
+        self._current, request.state = request, "sent"
+        request.number = self._write({"op": request.op, **request.fields})
+
+    def _write(self, message: dict) -> int:
+        self._lastNumber += 1
+        self._process.write(encode({"id": self._lastNumber, **message}))
+        return self._lastNumber
 
     def _start(self) -> None:
         process = qt.QProcess()
@@ -125,10 +139,10 @@ class WorkerClient:
         process.setProcessEnvironment(environment)
         process.setWorkingDirectory(self._folder)
         process.readyReadStandardOutput.connect(lambda: self._onOutput(process))
-        process.readyReadStandardError.connect(lambda: self._onErrorOutput(process))
-        process.connect(
-            "finished(int,QProcess::ExitStatus)", lambda code, status: self._onFinished(process, code, status)
+        process.readyReadStandardError.connect(
+            lambda: self.log.append(process.readAllStandardError().data().decode("utf-8", "replace"))
         )
+        process.connect("finished(int,QProcess::ExitStatus)", lambda *end: self._onFinished(process, *end))
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._onProcessError(process, error))
         self._process = process
         process.start(self._command[0], self._command[1:])
@@ -141,34 +155,21 @@ class WorkerClient:
     def _onHello(self, answer: dict) -> None:
         theirs = str(answer.get("version", "?"))
         if theirs == self._version:
-            self.hello, self._restarts = answer, 0
-        elif self._restarts == 0:  # the extension was updated while this worker was running, or starting
-            self._restarts = 1
-            self.stop()
-        else:
-            self._restarts = 0
-            self.stop()
+            self.hello, self._restarted = answer, False
+            return
+        self.stop()
+        self._restarted = not self._restarted  # the extension was updated while it ran: once more, with the new files
+        if not self._restarted:
             sentence = _("The worker is of version {theirs}, the panel of {ours}; restart Slicer.")
             self._onHelloFailed("bug", sentence.format(theirs=theirs, ours=self._version), {})
 
     def _onHelloFailed(self, kind: str, sentence: str, answer: dict) -> None:
         if self._queue:
-            self._end(self._queue.popleft(), kind, sentence, answer)
+            self._queue.popleft().fail(kind, sentence, answer)
 
     def _giveUpOn(self, hello: Request) -> None:
         if hello.state == "sent":
             self._fail(_("The worker did not get ready within {n} seconds; see the log.").format(n=HELLO_SECONDS))
-
-    def _killUnlessEnded(self, request: Request) -> None:
-        if request.state == "cancelling":
-            self.stop()
-
-    def _newNumber(self) -> int:
-        self._lastNumber += 1
-        return self._lastNumber
-
-    def _write(self, message: dict) -> None:
-        self._process.write((json.dumps(message, ensure_ascii=False) + "\n").encode())
 
     # ---- hearing
 
@@ -203,37 +204,28 @@ class WorkerClient:
         request = self._current
         if request is None or answer.get("id") != request.number:
             return  # a late word about a request that has ended, or the answer to a cancel
-        request.lastSign = time.monotonic()
         if answer["event"] == "progress":
             if request.state == "sent":
-                request.onProgress(float(answer.get("fraction") or 0.0), str(answer.get("stage") or ""))
+                request.onProgress(answer)
             return
         self._current = None
         if answer["event"] == "done" and request.state != "cancelling":
-            self._finish(request, answer)
+            request.end(request.onDone, answer)
         else:
             sentence = "; ".join(str(answer[key]) for key in ("message", "hint") if answer.get(key))
             kind = "cancelled" if request.state == "cancelling" else str(answer.get("kind") or "bug")
-            self._end(request, kind, sentence or _("The worker gave no reason."), answer)
+            request.fail(kind, sentence or _("The worker gave no reason."), answer)
         qt.QTimer.singleShot(0, self._advance)
-
-    def _onErrorOutput(self, process) -> None:
-        text = process.readAllStandardError().data().decode("utf-8", "replace")
-        self.log.append(text)
 
     def _onFinished(self, process, code: int, status) -> None:
         if process in self._ended:
             self._ended.remove(process)
         process.deleteLater()
-        if process is not self._process:
-            return
-        crashed = status != qt.QProcess.NormalExit
-        what = _("was killed or crashed (signal {code})") if crashed else _("ended by itself (exit code {code})")
-        self._fail(
-            _("The worker {what}; the log tells more. The next click starts a new one.").format(
-                what=what.format(code=int(code))
-            )
-        )
+        if process is self._process:
+            crashed = status != qt.QProcess.NormalExit
+            what = _("was killed or crashed (signal {code})") if crashed else _("ended by itself (exit code {code})")
+            sentence = _("The worker {what}; the log tells more. The next click starts a new one.")
+            self._fail(sentence.format(what=what.format(code=int(code))))
 
     def _onProcessError(self, process, error) -> None:
         if process is self._process and error == qt.QProcess.FailedToStart:
@@ -241,17 +233,5 @@ class WorkerClient:
 
     def _fail(self, sentence: str) -> None:
         self.log.append(sentence)
-        self.stop("bug", sentence)
+        self.stop("died", sentence)
         qt.QTimer.singleShot(0, self._advance)
-
-    @staticmethod
-    def _finish(request: Request, answer: dict) -> None:
-        if request.state != "ended":
-            request.state = "ended"
-            request.onDone(answer)
-
-    @staticmethod
-    def _end(request: Request, kind: str, sentence: str, answer: dict) -> None:
-        if request.state != "ended":
-            request.state = "ended"
-            request.onError(kind, sentence, answer)

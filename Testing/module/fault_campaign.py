@@ -29,7 +29,8 @@ import slicer  # noqa: E402
 import vtk  # noqa: E402
 from module.bones import KNEE  # noqa: E402
 from module.host import scripted  # noqa: E402
-from PedBoneSegUI import processtree, segmentations  # noqa: E402
+from PedBoneSegUI import segmentations  # noqa: E402
+from PedBoneSegUI.processes import descendants, endTree  # noqa: E402
 from tiny import make_tiny_bundle  # noqa: E402
 
 from PedBoneSeg import PedBoneSegWidget  # noqa: E402
@@ -124,17 +125,17 @@ class Campaign:
         left = [path.name for path in self.widget.logic.folder.path.iterdir()] if not self.client.running else []
         if left and fault not in ("kill", "hang", "cancel", "scene"):
             wrong.append(f"files left: {left}")
-        if len([pid for pid in processtree.descendants(os.getpid()) if not self.isZombie(pid)]) > 1:
+        if len([pid for pid in descendants(os.getpid()) if not self.isZombie(pid)]) > 1:
             wrong.append("more than one worker is alive")
         return wrong
 
     def strike(self, fault: str) -> bool:
         """The fault itself, now; True if the scene is gone."""
         if fault == "kill" and self.client.running:
-            processtree.endTree(self.client.processId())
+            endTree(self.client.processId())
         if fault == "hang" and self.client.running:
             pid = self.client.processId()
-            for one in (pid, *processtree.descendants(pid)):
+            for one in (pid, *descendants(pid)):
                 os.kill(one, signal.SIGSTOP)
         if fault in ("hang", "cancel", "twice") and self.panel.segment.running:
             self.ui.segmentButton.click()

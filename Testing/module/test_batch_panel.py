@@ -6,7 +6,9 @@ import numpy as np
 import SimpleITK
 import slicer
 from PedBoneSegUI import segmentations
-from PedBoneSegUI.batch import RECORD, findInputs
+from PedBoneSegUI.processes import endTree
+
+from PedBoneSegLib.batch import MANIFEST, SUMMARY
 
 
 def write(path, seed: int = 0, size=(24, 64, 64)) -> None:
@@ -25,7 +27,7 @@ def cells(ui) -> list[list[str]]:
 def test_aFolderWithABadFileAndAResume(widget, spin, tmp_path):
     ui, source, output = widget.ui, tmp_path / "Fälle A", tmp_path / "Ergebnis"
     write(source / "b.nrrd", 1, (6, 64, 64))
-    write(source / "sub folder" / "c.nii.gz", 2, (6, 64, 64))
+    write(source / "c d.nii.gz", 2, (6, 64, 64))
     (source / "a.nii.gz").write_bytes(b"no image")
     (source / "notes.txt").write_text("not a volume")
     ui.jointCombo.setCurrentIndex(ui.jointCombo.findData("knee"))
@@ -36,15 +38,16 @@ def test_aFolderWithABadFileAndAResume(widget, spin, tmp_path):
     spin(lambda: not widget.panel.batch.running, 90)
     shown = cells(ui)
     assert [row[1] for row in shown] == ["failed", "done", "done"], shown
-    assert shown[1][2].startswith("Knee · ") and "2 done, 1 failed" in ui.batchLabel.text
-    assert sorted(path.name for path in output.glob("*.nii.gz")) == ["b_bones.nii.gz", "sub folder_c_bones.nii.gz"]
+    assert shown[1][2].startswith("Knee · ") and "2 done, 0 done before, 1 failed" in ui.batchLabel.text
+    assert sorted(path.name for path in output.glob("*.nii.gz")) == ["b_bones.nii.gz", "c d_bones.nii.gz"]
+    assert (output / SUMMARY).is_file()
     write(source / "b.nrrd", 5, (7, 64, 64))
     ui.batchButton.click()
     spin(lambda: not widget.panel.batch.running, 60)
     assert [row[1] for row in cells(ui)] == ["failed", "done", "done before"]
     ui.batchTable.cellDoubleClicked.emit(2, 0)
     segmentation, volume = widget._parameterNode.segmentation, widget._parameterNode.volume
-    labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(output / "sub folder_c_bones.nii.gz")))
+    labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(output / "c d_bones.nii.gz")))
     table = segmentations.tableOf(segmentation)
     assert np.array_equal(segmentations.mergedLabels(segmentation, table, volume), labels) and labels.any()
     assert ui.answerLabel.text.startswith("Knee")
@@ -60,14 +63,15 @@ def test_cancelAndTheListOfWhatIsDone(widget, spin, tmp_path):
     ui.batchInputEdit.setCurrentPath(str(tmp_path / "in"))
     ui.batchOutputEdit.setCurrentPath("")
     ui.batchButton.click()
-    spin(lambda: any(row[1] == "running" for row in cells(ui)), 60)
+    spin(lambda: "a.nrrd · segmenting" in ui.batchLabel.text, 60)
+    assert not ui.measureButton.enabled and not ui.modelInstallButton.enabled, "the worker does one thing at a time"
     ui.batchButton.click()
     spin(lambda: not widget.panel.batch.running, 3)
-    assert [row[1] for row in cells(ui)].count("cancelled") == 1 and "left" in ui.batchLabel.text
-    assert not list((tmp_path / "in_bones").glob("*.nii.gz")) and not (tmp_path / "in_bones" / RECORD).exists()
+    assert not cells(ui) and "goes on where it stopped" in ui.batchLabel.text and ui.modelInstallButton.enabled
+    assert not list((tmp_path / "in_bones").glob("*.nii.gz"))
 
 
-def test_foldersThatWillNotDo(widget, tmp_path):
+def test_foldersThatWillNotDo(widget, spin, tmp_path):
     ui = widget.ui
     ui.batchInputEdit.setCurrentPath(str(tmp_path / "nowhere"))
     ui.batchButton.click()
@@ -75,27 +79,43 @@ def test_foldersThatWillNotDo(widget, tmp_path):
     ui.batchInputEdit.setCurrentPath(str(tmp_path))
     ui.batchOutputEdit.setCurrentPath(str(tmp_path))
     ui.batchButton.click()
-    assert "another folder" in ui.batchLabel.text and not widget.panel.batch.running
+    spin(lambda: not widget.panel.batch.running, 60)
+    assert "holds no volume" in ui.batchLabel.text
+    write(tmp_path / "a.nrrd", 1, (6, 64, 64))
+    ui.batchButton.click()
+    spin(lambda: not widget.panel.batch.running, 60)
+    assert "another folder" in ui.batchLabel.text and not list(tmp_path.glob("*bones*"))
 
 
-def test_whatIsAnInput(tmp_path):
-    write(tmp_path / "x.mha", 0, (2, 8, 8))
-    (tmp_path / "series").mkdir()
-    (tmp_path / "series" / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(10))
-    (tmp_path / "out").mkdir()
-    write(tmp_path / "out" / "x_bones.nii.gz", 0, (2, 8, 8))
-    found = [path for path in findInputs(tmp_path, tmp_path / "out") if path]
-    assert found == [tmp_path / "x.mha", tmp_path / "series"]
+def test_aFileThatTheWorkerDiesOf(widget, spin, tmp_path):
+    """The worker is killed while it works on the first file: a new one does the rest."""
+    ui, client = widget.ui, widget.logic.client
+    write(tmp_path / "in" / "a.nrrd", 1, (60, 384, 384))
+    write(tmp_path / "in" / "b.nrrd", 2, (6, 64, 64))
+    ui.jointCombo.setCurrentIndex(ui.jointCombo.findData("knee"))
+    ui.batchInputEdit.setCurrentPath(str(tmp_path / "in"))
+    ui.batchOutputEdit.setCurrentPath("")
+    ui.batchButton.click()
+    spin(lambda: "a.nrrd · segmenting" in ui.batchLabel.text, 60)
+    endTree(client.processId())
+    spin(lambda: not widget.panel.batch.running, 90)
+    assert [row[:2] for row in cells(ui)] == [["a.nrrd", "failed"], ["b.nrrd", "done"]], cells(ui)
+    assert "ended the program" in cells(ui)[0][2] and ui.batchOutputEdit.currentPath == str(tmp_path / "in_bones")
 
 
-def test_aDamagedRecordIsNoObstacle(widget, spin, tmp_path):
+def test_aDamagedListOfWhatIsDone(widget, spin, tmp_path):
+    """Nothing is guessed and nothing overwritten: the user is told which file to delete."""
     ui = widget.ui
     write(tmp_path / "in" / "a.nrrd", 1, (6, 64, 64))
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / RECORD).write_text("{", encoding="utf-8")
+    (tmp_path / "out" / MANIFEST).write_text("{", encoding="utf-8")
     ui.jointCombo.setCurrentIndex(ui.jointCombo.findData("knee"))
     ui.batchInputEdit.setCurrentPath(str(tmp_path / "in"))
     ui.batchOutputEdit.setCurrentPath(str(tmp_path / "out"))
     ui.batchButton.click()
     spin(lambda: not widget.panel.batch.running, 60)
-    assert list(json.loads((tmp_path / "out" / RECORD).read_text())) == ["a.nrrd"]
+    assert MANIFEST in ui.batchLabel.text and "delete it" in ui.batchLabel.text
+    (tmp_path / "out" / MANIFEST).unlink()
+    ui.batchButton.click()
+    spin(lambda: not widget.panel.batch.running, 60)
+    assert list(json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]) == ["a.nrrd"]

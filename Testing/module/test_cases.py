@@ -19,12 +19,23 @@ def pair(makeVolume):
     volume = makeVolume(matrix=oblique(), name="Berg^Anna 2019-03-04")
     segmentation = segmentations.createSegmentation(volume, "Anna bones")
     segmentations.fillNew(segmentation, volume, blocks(), KNEE, "left")
+    listed = [{"index": 5, "share": 0.5}, {"index": 2, "share": 0.8}]
+    segmentations.recordWritten(segmentation, volume, KNEE, 2, [], slices=listed, seen=[1])
+    femur = segmentations.segmentOfBone(segmentation, KNEE.bone("femur"))
+    segmentations.writeMask(segmentation, femur, (blocks() == 1) & (np.arange(8) != 3)[:, None, None], volume)
     return volume, segmentation
 
 
+def corrected() -> np.ndarray:
+    """The femur of slice 3 was erased by hand."""
+    labels = blocks()
+    labels[3][labels[3] == 1] = 0
+    return labels
+
+
 def add(folder, pair, **more):
-    note = {"reviewed": True, "slices_corrected": [2]}
-    return cases.addCase(folder, *pair, KNEE, more.get("side", "left"), more.get("unlabelled", []), note)
+    segmentations.remember(pair[1], side=more.get("side", "left"), reviewed=True)
+    return cases.addCase(folder, *pair, KNEE, more.get("unlabelled", []))
 
 
 def test_roundTrip(pair, tmp_path):
@@ -34,7 +45,7 @@ def test_roundTrip(pair, tmp_path):
     image = SimpleITK.ReadImage(str(folder / "imagesTr" / f"{first}_0000.nii.gz"))
     labels = SimpleITK.ReadImage(str(folder / "labelsTr" / f"{first}.nii.gz"))
     assert np.array_equal(SimpleITK.GetArrayFromImage(image), slicer.util.arrayFromVolume(volume))
-    assert np.array_equal(SimpleITK.GetArrayFromImage(labels), blocks())
+    assert np.array_equal(SimpleITK.GetArrayFromImage(labels), corrected())
     assert labels.GetSize() == image.GetSize()
     for one in (image, labels):
         point = np.array(one.TransformIndexToPhysicalPoint((23, 19, 7))) * (-1, -1, 1)
@@ -43,7 +54,8 @@ def test_roundTrip(pair, tmp_path):
     assert dataset["numTraining"] == 2 and dataset["labels"]["patella"] == 4 and dataset["file_ending"] == ".nii.gz"
     ours = {"joint": "knee", "sides": {first: "left"}, "unlabelled": {second: ["fibula"]}}
     assert dataset["pedboneseg"] == ours
-    assert json.loads((folder / "reviews.json").read_text())[first]["slices_corrected"] == [2]
+    note = {"made_with": "default", "axis": 2, "reviewed": True, "slices_seen": [2], "slices_corrected": [3]}
+    assert json.loads((folder / "reviews.json").read_text())[first] == note
 
 
 def test_nobodysNameGoesIn(pair, tmp_path):
@@ -62,7 +74,7 @@ def test_labelsGoByNameIntoAnExistingSet(pair, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(document))
     case = add(tmp_path, pair)
     written = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "labelsTr" / f"{case}.nii.gz")))
-    assert np.array_equal(written, np.array([0, 4, 2, 5, 1])[blocks()])
+    assert np.array_equal(written, np.array([0, 4, 2, 5, 1])[corrected()])
 
 
 def test_refusalsLeaveTheFolderAsItWas(pair, tmp_path):
@@ -78,7 +90,9 @@ def test_refusalsLeaveTheFolderAsItWas(pair, tmp_path):
     assert not (other / "imagesTr").exists()
     empty = segmentations.createSegmentation(pair[0], "empty")
     with pytest.raises(BadInput, match="none of the bones"):
-        cases.addCase(tmp_path / "new", pair[0], empty, KNEE, None, [], {})
+        cases.addCase(tmp_path / "new", pair[0], empty, KNEE, [])
+    with pytest.raises(BadInput, match="rib: no bone of the knee"):
+        add(tmp_path / "new", pair, unlabelled=["rib"])
     assert not (tmp_path / "new").exists()
 
 
@@ -96,7 +110,7 @@ def test_theCommandRunsHere(pair, tmp_path):
     """As a shell reads it: the interpreter starts, finds the program, and knows the options."""
     import subprocess
 
-    line = paths.commandLine(cases.trainingArguments(tmp_path / "my set", KNEE, True, ""))
+    line = paths.commandLine(cases.trainingArguments(tmp_path / "my set", "knee", ""))
     assert "adapt" in line and "knee-own" in line
     head, _, _rest = line.partition(" adapt ")
     shown = subprocess.run(f"{head} --help", shell=True, capture_output=True, text=True, timeout=60)

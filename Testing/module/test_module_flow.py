@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import slicer
 from module.bones import KNEE, oblique
-from PedBoneSegUI import images, paths, processtree, segmentations
+from PedBoneSegUI import images, paths, runs, segmentations
+from PedBoneSegUI.processes import descendants
+
+from PedBoneSegLib.volume import Grid
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +55,11 @@ def test_theFileHoldsTheGridOfTheVolume(logic, makeVolume, spin, tmp_path):
     import SimpleITK
 
     volume, path, ends = makeVolume(image().astype(np.float32), oblique()), tmp_path / "ä b.nrrd", []
-    geometry = images.Geometry.ofVolume(volume)
-    images.FileWriting(slicer.util.arrayFromVolume(volume), geometry, path, ends.append)
+    steps = images.writing(slicer.util.arrayFromVolume(volume), images.gridOf(volume), path)
+    runs.Turns(steps, ends.append, ends.append)
     spin(lambda: ends)
     read = SimpleITK.ReadImage(str(path))
-    assert ends == [""] and np.array_equal(SimpleITK.GetArrayFromImage(read), image().astype(np.float32))
+    assert ends == [None] and np.array_equal(SimpleITK.GetArrayFromImage(read), image().astype(np.float32))
     for index in ((0, 0, 0), (63, 5, 2), (7, 60, 5)):
         expected = (oblique() @ (*index, 1))[:3] * (-1, -1, 1)
         assert np.allclose(read.TransformIndexToPhysicalPoint(index), expected, atol=1e-4)
@@ -64,10 +67,10 @@ def test_theFileHoldsTheGridOfTheVolume(logic, makeVolume, spin, tmp_path):
 
 def test_aFullDiskIsTold(logic, makeVolume, spin):
     ends = []
-    geometry = images.Geometry((4, 4, 4), tuple(map(tuple, np.eye(4))))
-    images.FileWriting(np.zeros((4, 4, 4), np.uint8), geometry, Path("/dev/full"), ends.append)
+    grid = Grid.from_affine((4, 4, 4), np.eye(4))
+    runs.Turns(images.writing(np.zeros((4, 4, 4), np.uint8), grid, Path("/dev/full")), ends.append, ends.append)
     spin(lambda: ends)
-    assert len(ends) == 1 and "No space left" in ends[0]
+    assert len(ends) == 1 and "No space left" in str(ends[0])
 
 
 def test_theCurrentItemOfASequence(logic, makeVolume):
@@ -92,7 +95,7 @@ def test_theCurrentItemOfASequence(logic, makeVolume):
 def test_aScriptGetsTheReason(logic, makeVolume):
     with pytest.raises(RuntimeError, match="hip"):
         logic.segmentAndWait(makeVolume(image()), joint="hip")
-    with pytest.raises(ValueError, match="components"):
+    with pytest.raises(RuntimeError, match="components"):
         colored = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode")
         slicer.util.updateVolumeFromArray(colored, np.zeros((4, 4, 4, 3), np.uint8))
         logic.segmentAndWait(colored)
@@ -126,7 +129,7 @@ def test_theEndInMidRunLeavesNoProcess(tinyModel, makeVolume, spin, end):
     widget.ui.segmentButton.click()
     spin(lambda: widget.logic.client.hello, 60)
     pid = widget.logic.client.processId()
-    tree, folder = [pid, *processtree.descendants(pid)], widget.logic.folder.path
+    tree, folder = [pid, *descendants(pid)], widget.logic.folder.path
     if end == "quit":
         slicer.app.emit("aboutToQuit()")
     widget.cleanup()

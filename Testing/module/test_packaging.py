@@ -61,20 +61,22 @@ def test_theTermListHoldsEveryBoneWithItsColorOnBothSides():
 def test_theTermListLoadsInSlicer():
     """Slicer's own logic finds the tibia of our list, by the entry that a segment carries."""
     import slicer
-    from PedBoneSegUI.segmentations import TERMINOLOGY, loadTerminology, terminologyOf
+    from PedBoneSegUI.segmentations import loadTerminology
+
+    from PedBoneSegLib.formats.segments import terminology
 
     loadTerminology(str(MODULE / "Resources" / "SegmentationCategoryTypeModifier-PedBoneSeg.term.json"))
     entry = slicer.vtkSlicerTerminologyEntry()
     logic = slicer.modules.terminologies.logic()
-    assert logic.DeserializeTerminologyEntry(terminologyOf(joint_table("knee").bone("tibia"), "left"), entry)
-    assert entry.GetTerminologyContextName() == TERMINOLOGY
+    assert logic.DeserializeTerminologyEntry(terminology(joint_table("knee").bone("tibia"), "left"), entry)
+    context = entry.GetTerminologyContextName()
     category = slicer.vtkSlicerTerminologyCategory()
-    assert logic.GetNthCategoryInTerminology(TERMINOLOGY, 0, category)
-    count = logic.GetNumberOfTypesInTerminologyCategory(TERMINOLOGY, category)
+    assert logic.GetNthCategoryInTerminology(context, 0, category)
+    count = logic.GetNumberOfTypesInTerminologyCategory(context, category)
     values = []
     for index in range(count):
         found = slicer.vtkSlicerTerminologyType()
-        logic.GetNthTypeInTerminologyCategory(TERMINOLOGY, category, index, found)
+        logic.GetNthTypeInTerminologyCategory(context, category, index, found)
         values.append(found.GetCodeValue())
     assert entry.GetTypeObject().GetCodeValue() == "12611008" and "12611008" in values
 
@@ -150,8 +152,8 @@ def test_anInstallationFindsItsParts(installation):
 
 def test_theWorkerRunsOutOfAnInstallation(installation, spin):
     from PedBoneSegUI.paths import pythonPath
+    from PedBoneSegUI.processes import WorkLog
     from PedBoneSegUI.workerclient import WorkerClient
-    from PedBoneSegUI.worklog import WorkLog
 
     from PedBoneSegLib import __version__
 

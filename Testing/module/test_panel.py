@@ -149,10 +149,11 @@ def test_handworkIsNeverOverwrittenUnasked(ui, widget, volume, segment, spin):
     assert np.array_equal(segmentations.mergedLabels(first, joint_table("knee"), volume), kept)
 
 
-def test_anImageThatCannotBeSegmentedIsToldAsSuch(ui, widget, makeVolume):
+def test_anImageThatCannotBeSegmentedIsToldAsSuch(ui, widget, makeVolume, spin):
     sheared = np.array([[1, 0.4, 0, 0], [0, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])
     widget._parameterNode.volume = makeVolume(matrix=sheared)
     ui.segmentButton.click()
+    spin(lambda: not widget.panel.segment.running)
     assert "sheared" in ui.warningLabel.text and not widget.panel.segment.running
 
 
@@ -216,11 +217,11 @@ def test_measuring(ui, widget, volume, segment, spin, tmp_path):
     table = joint_table("knee")
     labels = segmentations.mergedLabels(segmentation, table, volume)
     header = [ui.measureTable.horizontalHeaderItem(c).text() for c in range(ui.measureTable.columnCount)]
-    shown = float(ui.measureTable.item(0, header.index("volume_ml")).text())
+    shown = float(ui.measureTable.item(0, header.index("Volume (ml)")).text())
     assert shown == pytest.approx((labels == 1).sum() * 4 / 1000, rel=1e-3)
     assert slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetTable().GetNumberOfRows() == 4
     ui.measureCopyButton.click()
-    assert slicer.app.clipboard().text().splitlines()[1].startswith("femur\t")
+    assert slicer.app.clipboard().text().splitlines()[1].startswith("femur\t1\t")
     qtmodule.dialogAnswers.append(str(tmp_path / "bönes.csv"))
     ui.measureCsvButton.click()
     assert (tmp_path / "bönes.csv").read_text(encoding="utf-8").count("\n") == 5
@@ -289,7 +290,7 @@ def test_setupShowsItselfOnlyWhenSomethingIsMissing(ui, widget, volume, monkeypa
     monkeypatch.setattr(dependencies, "missing", lambda: ["torch"])
     monkeypatch.setattr(dependencies, "TORCH", "torch>=99")
     widget.enter()
-    assert not ui.setupSection.isHidden() and "torch" in ui.setupLabel.text
+    assert not ui.setupSection.isHidden() and "PyTorch" in ui.setupLabel.text
     ui.segmentButton.click()
     assert not widget.panel.segment.running and "top of the panel" in ui.stageLabel.text
     qtmodule.dialogAnswers.append(str(Path(__file__).parent))

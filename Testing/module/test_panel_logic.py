@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PedBoneSegUI import answers, dependencies, measuretable, workfolder
+from PedBoneSegUI import answers, dependencies, paths
 from PedBoneSegUI.edits import keepSlices, sliceFingerprints, touchedSlices
-from PedBoneSegUI.worklog import WorkLog
+from PedBoneSegUI.processes import WorkLog
 
 ANSWER = {
     "joint": "knee", "side": "right", "seconds": 3.21, "verdict": "joint", "detected_joint": "knee", "warnings": [],
@@ -101,14 +101,14 @@ def test_theLogHidesPathsAndNames():
 
 def test_theFolderOfAKilledProcessGoesAtTheNextStart(tmp_path):
     code = (
-        "import sys; from PedBoneSegUI.workfolder import WorkFolder; "
+        "import sys; from PedBoneSegUI.paths import WorkFolder; "
         "print(WorkFolder(sys.argv[1]).newFile('.nrrd').parent)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
-    mine, other = workfolder.WorkFolder(tmp_path), tmp_path / "PedBoneSeg-notes"
+    mine, other = paths.WorkFolder(tmp_path), tmp_path / "PedBoneSeg-notes"
     other.mkdir()
     path = mine.path
     assert os.path.isdir(found) and oct(path.stat().st_mode)[-3:] == "700"
@@ -119,7 +119,7 @@ def test_theFolderOfAKilledProcessGoesAtTheNextStart(tmp_path):
 
 
 def test_installationTakesTheBuildThatFits(monkeypatch):
-    monkeypatch.setattr(dependencies, "isInstalled", lambda name: False)
+    monkeypatch.setattr(dependencies, "installed", lambda name: "")
     calls = dependencies.steps(["torch", "safetensors"])
     assert [call[1:3] for call in calls] == [["pip", "install"], ["light_the_torch", "install"], ["pip", "install"]]
     assert not any("torch" == call[-1].split(">")[0] and call[1] == "pip" for call in calls), "never torch by pip"
@@ -139,11 +139,3 @@ def test_installationTakesTheBuildThatFits(monkeypatch):
 )
 def test_whyAnInstallationFailed(log, words):
     assert words in dependencies.explain(log)
-
-
-def test_measuresAsTable():
-    answer = {"bones": {"femur": {"volume_ml": 2.5, "extent_mm": [1, 2.0], "axes": None}, "tibia": {"volume_ml": 0.0}}}
-    columns, rows = measuretable.rowsOf(answer)
-    assert columns == ["bone", "volume_ml", "extent_mm 1", "extent_mm 2"]
-    assert rows == [["femur", 2.5, 1, 2.0], ["tibia", 0.0, "", ""]]
-    assert measuretable.tabText(["a", "b"], [["x,y", 1.25]], ",") == 'a,b\n"x,y",1.25\n'

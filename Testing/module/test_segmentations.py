@@ -5,7 +5,10 @@ import pytest
 import slicer
 import vtk
 from module.bones import KNEE, SIZE, blocks, oblique
-from PedBoneSegUI import images, results, segmentations
+from PedBoneSegUI import images, runs, segmentations
+from PedBoneSegUI.batch import atOnce
+
+from PedBoneSegLib.volume import Grid
 
 
 def asArray(segmentation, bone: str, volume) -> np.ndarray:
@@ -57,8 +60,9 @@ def test_aVoxelLiesAtTheSamePlaceOfTheWorld(volume, filled):
         transform = vtk.vtkGeneralTransform()
         filled.GetParentTransformNode().GetTransformToWorld(transform)
         ours = transform.TransformPoint(ours)
-    middle = images.Geometry.ofVolume(volume)
-    theirs = np.array(middle.matrix) @ (23, 19, 7, 1)
+    ijkToRas = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(ijkToRas)
+    theirs = np.array(ijkToRas.MultiplyPoint((23, 19, 7, 1)))
     if volume.GetParentTransformNode():
         transform = vtk.vtkGeneralTransform()
         volume.GetParentTransformNode().GetTransformToWorld(transform)
@@ -167,13 +171,30 @@ def test_aSegmentationUnderAnotherTransform(makeVolume):
 
 def test_resultsGoInWholeOrNotAtAll(volume, tmp_path):
     """A label file on another grid leaves the scene as it was."""
-    small = images.Geometry((4, 4, 4), images.Geometry.ofVolume(volume).matrix)
+    grid = images.gridOf(volume)
     path = tmp_path / "labels.nrrd"
-    path.write_bytes(images.nrrdHeader(small, np.dtype("uint8")) + bytes(64))
+    atOnce(images.writing(np.zeros((4, 4, 4), np.uint8), Grid.from_affine((4, 4, 4), grid.affine), path))
     before = slicer.mrmlScene.GetNumberOfNodes()
     with pytest.raises(RuntimeError, match="grid"):
-        results.putIntoScene(results.Choice(volume), {"joint": "knee"}, KNEE, path, None, "bones", lambda node: None)
+        atOnce(runs.landing(runs.Choice(volume), {"joint": "knee"}, KNEE, grid, path, None, "bones"))
     assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_aResultThatIsInterruptedIsTakenBack(volume, filled, tmp_path, steps):
+    """Closed after any of its steps: no new node, and the segmentation as it was, voxel for voxel."""
+    path = tmp_path / "labels.nrrd"
+    atOnce(images.writing(np.roll(blocks(), 3, axis=1), images.gridOf(volume), path))
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    for target in (filled, None):
+        choice = runs.Choice(volume, segmentation=target)
+        landing = runs.landing(choice, {"joint": "knee"}, KNEE, images.gridOf(volume), path, path, "bones")
+        for _step in range(steps):
+            next(landing)
+        landing.close()
+        assert slicer.mrmlScene.GetNumberOfNodes() == nodes
+        assert np.array_equal(segmentations.mergedLabels(filled, KNEE, volume), blocks())
+        assert segmentations.editedSlices(filled, KNEE, volume, 2) == []
 
 
 def test_segmentsOfOthersAreRecognizedByName(makeVolume):

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from PedBoneSegUI import paths, processtree
+from PedBoneSegUI import paths
+from PedBoneSegUI.processes import WorkLog, descendants
 from PedBoneSegUI.workerclient import WorkerClient
-from PedBoneSegUI.worklog import WorkLog
 
 from PedBoneSegLib import __version__
 
@@ -65,17 +65,17 @@ def test_requestsWaitForEachOther(clientOf, spin):
 
 
 @pytest.mark.parametrize(
-    ("mode", "words"),
+    ("mode", "kind", "words"),
     [
-        ("dies", "exit code 7"), ("killed", "signal 9"), ("half-a-line", "exit code 0"), ("noise", "nonsense"),
-        ("endless-line", "nonsense"), ("hello-dies", "exit code 7"), ("hello-noise", "nonsense"),
-        ("other-version", "version 0.0.0"),
+        ("dies", "died", "exit code 7"), ("killed", "died", "signal 9"), ("half-a-line", "died", "exit code 0"),
+        ("noise", "died", "nonsense"), ("endless-line", "died", "nonsense"), ("hello-dies", "died", "exit code 7"),
+        ("hello-noise", "died", "nonsense"), ("other-version", "bug", "version 0.0.0"),
     ],
 )  # fmt: skip
-def test_aFaultIsOneSentenceAndTheNextClickStartsAnew(clientOf, spin, mode, words):
+def test_aFaultIsOneSentenceAndTheNextClickStartsAnew(clientOf, spin, mode, kind, words):
     client = clientOf(mode)
-    kind, sentence = ask(client, spin)
-    assert kind == "bug" and words in sentence and "\n" not in sentence
+    told, sentence = ask(client, spin)
+    assert told == kind and words in sentence and "\n" not in sentence
     assert not client.running
     client._command[-1] = "good"
     assert ask(client, spin)[0] == "done"
@@ -85,18 +85,18 @@ def test_aProgramThatIsNotThere(clientOf, spin):
     client = clientOf("good")
     client._command = ["/nowhere/Python Slicer"]
     kind, sentence = ask(client, spin)
-    assert kind == "bug" and "could not be started" in sentence
+    assert kind == "died" and "could not be started" in sentence
 
 
 @pytest.mark.parametrize("mode", ["hangs", "child"])
 def test_cancelEndsTheWholeTreeWithinASecond(clientOf, spin, mode):
     client, ends, stages = clientOf(mode), [], []
     request = client.send(
-        "segment", onError=lambda k, m, a: ends.append(k), onProgress=lambda fraction, stage: stages.append(stage)
+        "segment", onError=lambda k, m, a: ends.append(k), onProgress=lambda answer: stages.append(answer["stage"])
     )
     spin(lambda: request.state == "sent" and (stages or mode == "hangs"))
     spin(seconds=0.1, fail=False)
-    tree = [client.processId(), *processtree.descendants(client.processId())]
+    tree = [client.processId(), *descendants(client.processId())]
     assert len(tree) == (2 if mode == "child" else 1)
     begin = time.monotonic()
     client.cancel(request)
@@ -120,7 +120,7 @@ def test_closeLeavesNothingBehindAndCallsNobody(clientOf, spin):
     request = client.send("segment", onDone=ends.append, onError=lambda *a: ends.append(a))
     spin(lambda: request.state == "sent")
     spin(seconds=0.2, fail=False)
-    tree = [client.processId(), *processtree.descendants(client.processId())]
+    tree = [client.processId(), *descendants(client.processId())]
     client.close()
     spin(lambda: not any(alive(pid) for pid in tree), 2)
     assert not ends

@@ -14,7 +14,7 @@ TORCH_FREE = (
     "anatomy", "protocol", "errors", "measure", "store", "bundle", "manifest", "files", "verbs", "cli", "volume",
     "slices", "postprocess", "formats", "surfaces", "batch", "worker", "doctor", "logbook",
 )  # fmt: skip
-GUI_ROOMS = {"anatomy", "protocol", "errors", "measure", "store", "files"}
+GUI_ROOMS = {"anatomy", "protocol", "errors", "formats", "volume", "measure", "store", "files"}
 SLICER = {"slicer", "qt", "ctk", "mrml", "vtkSegmentationCorePython", "vtkMRMLLogicPython"}
 ALLOWED = {"numpy", "scipy", "SimpleITK", "torch", "safetensors", "vtk", "vtkmodules"}
 BANNED = ("monai", "timm", "torchvision", "nibabel", "matplotlib", "pandas", "torchio", "skimage", "PIL", "tqdm")

@@ -1,0 +1,116 @@
+"""Section 6: volume, surface, extents and axes of every bone, as the worker measures them; 3-D; meshes."""
+
+import csv
+import io
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from PedBoneSegLib.files import whole_file
+from PedBoneSegLib.measure import to_csv
+
+from . import segmentations
+from .section import Section, askFolder, askSaveFile, copyText, enable, fillTable
+
+TITLES = {  # what the panel shows; the table of the scene, Copy and CSV have all that the worker measures
+    "bone": _("Bone"),
+    "volume_ml": _("Volume (ml)"),
+    "surface_cm2": _("Surface (cm²)"),
+    "extent_mm_1": _("Right–left (mm)"),
+    "extent_mm_2": _("Front–back (mm)"),
+    "extent_mm_3": _("Foot–head (mm)"),
+    "length_mm_1": _("1st axis (mm)"),
+    "length_mm_2": _("2nd axis (mm)"),
+    "length_mm_3": _("3rd axis (mm)"),
+}
+
+
+def toNode(segmentation, columns: list[str], rows: list[list[str]]) -> None:
+    """The table node that belongs to the segmentation, filled anew."""
+    role = "PedBoneSeg.Measures"
+    node = segmentation.GetNodeReference(role)
+    if node is None:
+        name = _("{name} measures").format(name=segmentation.GetName())
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
+        segmentation.SetNodeReferenceID(role, node.GetID())
+    table = vtk.vtkTable()
+    for index, name in enumerate(columns):
+        column = vtk.vtkStringArray() if name == "bone" else vtk.vtkDoubleArray()
+        column.SetName(name)
+        for row in rows:
+            column.InsertNextValue(row[index] if name == "bone" else float(row[index] or "nan"))
+        table.AddColumn(column)
+    node.SetAndObserveTable(table)
+
+
+def otherSegments(segmentation, table) -> list[str]:
+    """Names of segments that are no bones of the table: they are not measured."""
+    ours = {segmentations.segmentOfBone(segmentation, bone) for bone in table.bones}
+    core = segmentation.GetSegmentation()
+    return [core.GetSegment(one).GetName() for one in segmentations.segmentIds(segmentation) if one not in ours]
+
+
+class MeasureSection(Section):
+    def __init__(self, panel) -> None:
+        super().__init__(panel, panel.ui.measureLabel)
+        self._measured, self._csv = None, ""  # the segmentation that the table shows, and all that was measured
+        self.ui.measureButton.clicked.connect(self._measure)
+        self.ui.measureCopyButton.clicked.connect(lambda: copyText(self._csv.replace(",", "\t")))
+        self.ui.measureCsvButton.clicked.connect(self._saveCsv)
+        self.ui.meshesButton.clicked.connect(self._saveMeshes)
+
+    def follow(self) -> None:
+        segmentation = self.panel.segmentation
+        if segmentation is not self._measured:
+            self._measured, self._csv = segmentation, ""
+            fillTable(self.ui.measureTable, [], [])
+            self.say("")
+        known = segmentations.tableOf(segmentation) and segmentations.volumeOf(segmentation)
+        enable(known and not self.panel.busy, self.ui.measureButton)  # the worker does one thing at a time
+        enable(segmentation, self.ui.meshesButton)
+        enable(self._csv, self.ui.measureCopyButton, self.ui.measureCsvButton)
+        self.ui.show3DButton.setSegmentationNode(segmentation)
+
+    def _measure(self) -> None:
+        segmentation = self.panel.segmentation
+        if self.panel.ready():
+            enable(False, self.ui.measureButton)
+            self.say(_("Measuring"))
+            self.engine.measure(
+                segmentation, segmentations.tableOf(segmentation),
+                onDone=lambda answer: self._onMeasured(segmentation, answer), onError=self._onError,
+            )  # fmt: skip
+
+    def _onMeasured(self, segmentation, answer: dict) -> None:
+        if segmentation is not self.panel.segmentation:
+            return  # it was removed, or another one is chosen now
+        self._csv = to_csv(answer["bones"])
+        columns, *rows = csv.reader(io.StringIO(self._csv))
+        toNode(segmentation, columns, rows)
+        shown = [columns.index(name) for name in TITLES if name in columns]
+        cells = [[row[0], *(f"{float(row[index]):.4g}" if row[index] else "" for index in shown[1:])] for row in rows]
+        fillTable(self.ui.measureTable, [TITLES[columns[index]] for index in shown], cells)
+        others = otherSegments(segmentation, segmentations.tableOf(segmentation))
+        self.say(_("Not measured, as they are no bones: {names}").format(names=", ".join(others)) if others else "")
+        self.follow()
+
+    def _onError(self, kind: str, message: str, answer: dict) -> None:
+        self.say(message)
+        self.follow()
+
+    def _saveCsv(self) -> None:
+        path = askSaveFile(_("Save the measures"), "bones.csv", "CSV (*.csv)")
+        if path is not None:
+            with self.telling(_("Not saved: {reason}")):
+                with whole_file(path) as temporary:
+                    temporary.write_text(self._csv, encoding="utf-8")
+                self.say(_("Saved: {name}").format(name=path.name))
+
+    def _saveMeshes(self) -> None:
+        folder = askFolder(_("Folder for the surfaces"))
+        if folder is not None:
+            segmentation, logic = self.panel.segmentation, slicer.vtkSlicerSegmentationsModuleLogic
+            segmentation.CreateClosedSurfaceRepresentation()
+            done = logic.ExportSegmentsClosedSurfaceRepresentationToFiles(str(folder), segmentation, None, "STL")
+            self.say(_("Saved: {name}").format(name=folder.name) if done else _("The surfaces could not be written."))
