@@ -18,7 +18,7 @@ from .errors import BadInput, Cancelled, PedBoneSegError
 from .files import sweep_partials, whole_file
 from .formats.names import OUTPUT_TAG
 from .formats.reading import find_inputs
-from .protocol import failure
+from .protocol import EXIT_CODES, failure
 from .verbs import Progress, SegmentOptions, Session, case_name, input_identity, made_folder, never, quiet
 
 MANIFEST = "pedboneseg-batch.json"
@@ -27,12 +27,8 @@ MANIFEST_SCHEMA = 1
 
 
 def segment_folder(
-    session: Session,
-    options: SegmentOptions,
-    emit: Callable[[dict], None],
-    progress: Progress = quiet,
-    cancelled: Callable[[], bool] = never,
-    log: Callable[[BaseException], None] = lambda error: None,
+    session: Session, options: SegmentOptions, emit: Callable[[dict], None], progress: Progress = quiet,
+    cancelled: Callable[[], bool] = never, log: Callable[[BaseException], None] = lambda error: None,
     given_up: Collection[str] = (),
 ) -> int:
     """Segments every volume in the folder `options.input`; returns the highest of the files' exit codes.
@@ -44,7 +40,7 @@ def segment_folder(
     """
     from .predictor import candidates
 
-    source = Path(options.input)
+    source = options.source
     inputs = find_inputs(source)
     if not inputs:
         raise BadInput(f"{source} holds no volume", "name a file, a DICOM folder, or a folder of volumes")
@@ -52,53 +48,47 @@ def segment_folder(
         raise BadInput("--series names one series", "leave it out for a folder of volumes")
     model = session.predictor(options.model, options.device).bundle.manifest
     candidates(model, options.joint)  # raises for all files at once
-    folder = made_folder(Path(options.output) if options.output else _beside(source))
+    beside = source.resolve().with_name(f"{source.resolve().name}{OUTPUT_TAG}")
+    folder = made_folder(Path(options.output) if options.output else beside)
     if folder.resolve() == source.resolve():
         raise BadInput(f"{folder} is the input itself", "give another folder with -o")
     maps = {name: made_folder(path) for name, path in options.maps.items()}
     if len({folder.resolve(), *(path.resolve() for path in maps.values())}) <= len(maps):
         raise BadInput("two outputs go to the same folder", "give each its own")
     sweep_partials(folder)
-    entries = _read_manifest(folder / MANIFEST)
-    names = _output_names(inputs)
-    rows, worst = [], 0
+    entries, names, rows, worst = _read_manifest(folder / MANIFEST), _output_names(inputs), [], 0
     for number, path in enumerate(inputs):
+        stopped = Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on")
         if cancelled():
-            raise Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on")
-        target = folder / names[path]
-        before = entries.get(path.name)
-        identity = {"input": input_identity(path), "model": model.sha256, "options": options.identity()}
-        if before and before["made_from"] == identity and before["output"] == _state(target):
-            row = {**before["result"], "status": "skipped"}
-        else:
-            ours = before is not None and before["output"] == _state(target)  # unchanged since we wrote it
-            one = replace(
-                options,
-                input=str(path),
-                output=str(target),
-                overwrite=options.overwrite or ours,
-                **{name: str(place / names[path]) for name, place in maps.items()},
-            )
+            raise stopped
+        target, before = folder / names[path], entries.get(path.name)
+        ours = before is not None and before["output"] == _state(target)  # unchanged since we wrote it
+        made_from = {"input": input_identity(path), "model": model.sha256, "options": options.identity()}
+        one = replace(
+            options, input=str(path), output=str(target), overwrite=options.overwrite or ours,
+            **{name: str(place / names[path]) for name, place in maps.items()},
+        )
 
-            def step(fraction: float, stage: str, number: int = number, name: str = path.name) -> None:
-                progress((number + fraction) / len(inputs), f"{name}: {stage}")
+        def step(fraction: float, stage: str, number: int = number, name: str = path.name) -> None:
+            progress((number + fraction) / len(inputs), f"{name}: {stage}")
 
-            try:
-                if path.name in given_up:
-                    raise PedBoneSegError(f"{path.name} ended the program that worked on it", "crop it, or take it out")
+        try:
+            if ours and before["made_from"] == made_from:
+                row = {**before["result"], "status": "skipped"}
+            elif path.name in given_up:
+                raise PedBoneSegError(f"{path.name} ended the program that worked on it", "crop it, or take it out")
+            else:
                 result = {"input": path.name, **session.segment(one, step, cancelled)}
                 row = {**result, "status": "done"}
-                entries[path.name] = {"made_from": identity, "output": _state(target), "result": result}
+                entries[path.name] = {"made_from": made_from, "output": _state(target), "result": result}
                 _write_text(folder / MANIFEST, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
-            except Cancelled:
-                raise Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on") from None
-            except Exception as error:
-                foreseen = isinstance(error, PedBoneSegError)
-                if not foreseen:
-                    log(error)
-                fault = failure(error)
-                row = {"input": path.name, "status": "failed", "error": fault}
-                worst = max(worst, error.exit_code if foreseen else 4 if isinstance(error, MemoryError) else 1)
+        except Cancelled:
+            raise stopped from None
+        except Exception as error:
+            if not isinstance(error, PedBoneSegError):
+                log(error)
+            row = {"input": path.name, "status": "failed", "error": failure(error)}
+            worst = max(worst, EXIT_CODES[row["error"]["kind"]])
         rows.append(row)
         emit(row)
     _write_text(folder / SUMMARY, _summary_csv(rows, [bone for card in model.domains for bone in card.table.names]))
@@ -108,11 +98,6 @@ def segment_folder(
         "folder": str(folder), "csv": str(folder / SUMMARY), "exit_code": worst,
     }})  # fmt: skip
     return worst
-
-
-def _beside(source: Path) -> Path:
-    source = source.resolve()
-    return source.with_name(f"{source.name}{OUTPUT_TAG}")
 
 
 def _output_names(inputs: list[Path]) -> dict[Path, str]:
@@ -159,16 +144,14 @@ def _write_text(path: Path, text: str) -> None:
 
 def _summary_csv(rows: list[dict], bones: list[str]) -> str:
     """A line a file: what became of it, the volume of each bone in ml, the warnings' codes, the error."""
-    bones = list(dict.fromkeys(bones))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    bones, text = list(dict.fromkeys(bones)), io.StringIO(newline="")
     plain = ("input", "status", "joint", "domain", "side", "device", "precision", "seconds")
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*plain, *(f"{bone}_ml" for bone in bones), "warnings", "error"])
     for row in rows:
-        volumes = row.get("bones", {})
-        error = row.get("error")
+        volumes, error = row.get("bones", {}), row.get("error")
         writer.writerow([
-            *(row.get(key) for key in plain),
+            *map(row.get, plain),
             *(volumes.get(bone, {}).get("volume_ml") for bone in bones),
             " ".join(notice["code"] for notice in row.get("warnings", ())),
             error and f"{error['kind']}: {error['message']}",

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__, errors
+from . import __version__
+from .errors import PedBoneSegError
 from .logbook import log_bug, open_log
-from .protocol import failure
+from .protocol import EXIT_CODES, failure
 from .verbs import SIDES, SegmentOptions, Session
 
 TRAINING_VERBS = ("synthesize", "check-data", "train", "evaluate", "export", "adapt")
-EXIT_CODES = {kind.kind: kind.exit_code for kind in (errors.PedBoneSegError, *errors.PedBoneSegError.__subclasses__())}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except Exception as error:
-        if not isinstance(error, (errors.PedBoneSegError, MemoryError)):
+        if not isinstance(error, (PedBoneSegError, MemoryError)):
             open_log("cli.log")
             log_bug(verb, error)
         return _fail(failure(error))

@@ -8,6 +8,8 @@ import json
 
 from .errors import BadInput, OutOfMemory, PedBoneSegError, Undecided
 
+EXIT_CODES = {error.kind: error.exit_code for error in (PedBoneSegError, *PedBoneSegError.__subclasses__())}
+
 PROTOCOL = 1  # raised when an answer's meaning changes; fields may be added without
 OPS = ("hello", "segment", "batch", "detect", "measure", "models", "release", "cancel", "shutdown")
 LONGEST_REQUEST = 1 << 20  # bytes; a request is a few paths

@@ -9,6 +9,8 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO, NoReturn
 
 from . import __version__
@@ -76,13 +78,12 @@ class Worker:
     # ------------------------------------------------------------------------------------------ the working thread
 
     def _serve(self, request: dict) -> None:
-        number, op, started = request.get("id"), request["op"], time.monotonic()
+        number, op, started = request.pop("id"), request.pop("op"), time.monotonic()
         stop = self._stops[_key(number)]
         try:
             if stop.is_set():
                 raise Cancelled()
-            fields = {key: value for key, value in request.items() if key not in ("id", "op")}
-            answer = {"event": "done", **self._do(op, fields, number, stop)}
+            answer = {"event": "done", **self._do(op, request, _Progress(self._answer, number), stop)}
             log.info("%s: done in %.2f s", op, time.monotonic() - started)
         except Exception as error:
             answer = {"event": "error", **failure(error)}
@@ -93,45 +94,33 @@ class Worker:
         del self._stops[_key(number)]
         self._answer({"id": number, **answer})
 
-    def _do(self, op: str, fields: dict, number: object, stop: threading.Event) -> dict:
-        if op == "hello":
-            return self._hello()
+    def _do(self, op: str, fields: dict, progress: "_Progress", stop: threading.Event) -> dict:
+        session = self._session
         if op == "segment":
-            progress = _Progress(self, number)
-            return self._session.segment(SegmentOptions.of(fields), progress, stop.is_set, progress.detected)
+            return session.segment(SegmentOptions.of(fields), progress, stop.is_set, progress.detected)
         if op == "batch":
-            return self._batch(fields, _Progress(self, number), stop)
-        if op == "release":
-            return self._session.release()
+            return self._batch(fields, progress, stop)
         if op == "detect":
-            return self._session.detect(fields, stop.is_set)
-        return {"measure": self._session.measure, "models": self._session.models}[op](fields)
+            return session.detect(fields, stop.is_set)
+        if op == "hello":
+            return _hello()
+        if op == "release":
+            return session.release()
+        return {"measure": session.measure, "models": session.models}[op](fields)
 
     def _batch(self, fields: dict, progress: "_Progress", stop: threading.Event) -> dict:
         """A folder. `given_up` may name inputs that ended an earlier worker; the answer is the summary."""
         from .batch import segment_folder
 
-        given_up, rows = fields.pop("given_up", ()), []
+        given_up, rows, log_one = fields.pop("given_up", ()), [], partial(log_bug, "batch")
 
         def emit(row: dict) -> None:
             rows[:] = [row]
             if "summary" not in row:
                 progress.segmented(row)
 
-        options = SegmentOptions.of(fields)
-        segment_folder(
-            self._session, options, emit, progress, stop.is_set, lambda error: log_bug("batch", error), given_up
-        )
+        segment_folder(self._session, SegmentOptions.of(fields), emit, progress, stop.is_set, log_one, given_up)
         return rows[-1]
-
-    def _hello(self) -> dict:
-        import torch
-
-        from .devices import available_devices
-        from .manifest import SCHEMA
-
-        return {"version": __version__, "protocol": PROTOCOL, "schema": SCHEMA, "devices": available_devices(),
-                "torch": torch.__version__, "pid": os.getpid()}  # fmt: skip
 
     def _answer(self, answer: dict) -> None:
         try:
@@ -145,26 +134,33 @@ class Worker:
 class _Progress:
     """Progress as answers, not more of them than anyone can read."""
 
-    def __init__(self, worker: Worker, number: object):
-        self._worker, self._number, self._last, self._stage, self._fraction = worker, number, 0.0, "", 0.0
+    def __init__(self, answer: Callable[[dict], None], number: object):
+        self._send, self._last = answer, 0.0
+        self._latest = {"id": number, "event": "progress", "fraction": 0.0, "stage": ""}
 
     def __call__(self, fraction: float, stage: str) -> None:
         now = time.monotonic()
-        if stage != self._stage or now - self._last >= PROGRESS_SECONDS:
-            self._last, self._stage, self._fraction = now, stage, fraction
-            self._answer()
+        if stage != self._latest["stage"] or now - self._last >= PROGRESS_SECONDS:
+            self._last, self._latest = now, {**self._latest, "fraction": round(fraction, 4), "stage": stage}
+            self._send(self._latest)
 
     def detected(self, found: dict) -> None:
         """What joint it is, as soon as it is known: a field of a progress answer."""
-        self._answer(detection=found)
+        self._send({**self._latest, "detection": found})
 
     def segmented(self, row: dict) -> None:
         """A file of a batch has come to its end: a field of a progress answer."""
-        self._answer(file=row)
+        self._send({**self._latest, "file": row})
 
-    def _answer(self, **more) -> None:
-        answer = {"id": self._number, "event": "progress", "fraction": round(self._fraction, 4), "stage": self._stage}
-        self._worker._answer({**answer, **more})
+
+def _hello() -> dict:
+    import torch
+
+    from .devices import available_devices
+    from .manifest import SCHEMA
+
+    return {"version": __version__, "protocol": PROTOCOL, "schema": SCHEMA, "devices": available_devices(),
+            "torch": torch.__version__, "pid": os.getpid()}  # fmt: skip
 
 
 def _key(number: object) -> str:
