@@ -11,9 +11,16 @@ taken in turn so that a machine that drifts drifts for all; the median round cou
                     two convolutions each, instance normalization; as nnU-Net runs it, without mirroring
     MONAI           FlexibleUNet with efficientnet-b0, in evaluation mode, as its users run it
 
-Program: a warm session segments 64 slices of 256×256 file to file with the joint named; the bare network time is the
-folded network over batches of the same pixels in the same process. Peak memory: a 512×512×256 volume, in a process of
-its own, from file to file.
+Request: a warm session segments 64 slices of 256×256 file to file with the joint named, as the worker does: reading,
+slicing, the verdict, labels, cleaning up, the order of review, writing. Its bare network time is the folded network of
+that joint over the very same batches of slices, made beforehand, and nothing else: the verdict's passes through the
+encoders of the other joints are no part of it. The two in turn, so that both meet the same machine. The worker leaves
+a core free (threads = cores − 1) and uses it for slicing and placing while the network works: for the table, give one
+thread less than there are cores.
+
+    python Testing/benchmarks/inference_speed.py --threads 1 --rounds 9 --only request
+
+Peak memory: a 512×512×256 volume, in a process of its own, from file to file.
 """
 
 import argparse
@@ -31,7 +38,9 @@ import torch
 
 from PedBoneSegLib import store
 from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.predictor import Predictor
+from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.passes import BATCH_PIXELS
+from PedBoneSegLib.slices import SliceSettings, SliceStack
 from PedBoneSegLib.verbs import SegmentOptions, Session
 
 BATCH, SIDE = 8, 256
@@ -86,42 +95,62 @@ def compare_networks(rounds: int) -> None:
 
 
 def write_volume(path: Path, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
-    """A bright body of noise in the middle three quarters of the field."""
+    """A bright body of noise, which with the margin around it fills the field of view."""
     import SimpleITK as sitk
 
     array = np.random.default_rng(0).integers(0, 60, size[::-1], dtype=np.int16)
-    inner = tuple(slice(n // 8, n - n // 8) for n in array.shape[1:])
+    inner = tuple(slice(n // 16, n - n // 16) for n in array.shape[1:])
     array[(slice(None), *inner)] += 400
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing)
     sitk.WriteImage(image, str(path))
 
 
-def compare_program(rounds: int) -> None:
+def compare_request(rounds: int) -> None:
     """File to file against the network alone on the same batches of pixels."""
+    cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "exam.nii.gz"), Path(folder, "labels.nii.gz")
         write_volume(source, (SIDE, SIDE, 64), (0.9, 0.9, 3.0))
         options = SegmentOptions(str(source), str(output), joint="knee", device="cpu", overwrite=True)
-        session, whole, bare = Session(), [], []
-        predictor = Predictor(Bundle.load(store.resolve()), "cpu")
-        network = predictor.network("knee", torch.device("cpu"), predictor.precision(torch.device("cpu")))
-        images = torch.randn(4, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-        for number in range(rounds + 1):
+        session = Session()
+        session.segment(options)
+        predictor = session.predictor(None, "cpu")
+        precision, cards = predictor.precision(cpu), predictor.bundle.manifest.domains
+        stack = SliceStack(read_volume(source), SliceSettings.from_dict(predictor.bundle.domain("knee").settings))
+        size = BATCH_PIXELS["cpu"] // np.prod(stack.shape)
+        batches = [
+            torch.from_numpy(stack.images(stack.occupied[start : start + size])).to(precision)
+            for start in range(0, len(stack.occupied), size)
+        ]
+        others = [(predictor.network(card.name, cpu, precision), predictor.reference(card)) for card in cards
+                  if card.name != "knee"]
+        whole, bare, verdicts = [], [], []
+        for _ in range(rounds):
             began = time.perf_counter()
             session.segment(options)
-            middle = time.perf_counter()
+            whole.append(time.perf_counter() - began)
             with torch.inference_mode():
-                for _ in range(16):
+                network = predictor.network("knee", cpu, precision)
+                began = time.perf_counter()
+                for images in batches:
                     network(images)
-            if number:
-                whole.append(middle - began)
-                bare.append(time.perf_counter() - middle)
-    print(f"\n64 slices of 256×256, warm, file to file, joint named: {statistics.median(whole):.2f} s; "
-          f"64 slices through the network alone: {statistics.median(bare):.2f} s")
+                bare.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                for other, reference in others:
+                    if reference:
+                        for images in batches[: 8 // size]:
+                            other.encoder_features(images, max(reference.layers))
+                verdicts.append(time.perf_counter() - began)
+    middle = dict(zip(("whole", "bare", "verdict"), map(statistics.median, (whole, bare, verdicts)), strict=True))
+    more = [100 * (one / other - 1) for one, other in zip(whole, bare, strict=True)]
+    print(f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file to file, "
+          f"joint named: {middle['whole']:.2f} s; the network alone on these slices: {middle['bare']:.2f} s; more: "
+          f"{statistics.median(more):.0f} % ({min(more):.0f} – {max(more):.0f}), of which the other joints' encoders, "
+          f"for the verdict: {100 * middle['verdict'] / middle['bare']:.0f} %")
 
 
-def large_volume() -> None:
+def large_volume(_rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "large.nii.gz")
         write_volume(source, LARGE, (0.4, 0.4, 0.7))
@@ -147,14 +176,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=("networks", "request", "start", "large"), help="one part of the table")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     os.environ["OMP_NUM_THREADS"] = str(args.threads)  # for processes started, and the session's choice
     print(f"torch {torch.__version__}, {args.threads} threads, {os.cpu_count()} cores; batch {BATCH}, random images")
-    compare_networks(args.rounds)
-    compare_program(args.rounds)
-    start_up(args.rounds)
-    large_volume()
+    parts = {"networks": compare_networks, "request": compare_request, "start": start_up, "large": large_volume}
+    for name, part in parts.items():
+        if args.only in (None, name):
+            part(args.rounds)
 
 
 if __name__ == "__main__":
