@@ -15,7 +15,7 @@ import os
 import slicer
 import vtk
 from PedBoneSegUI import dependencies, paths
-from PedBoneSegUI.engine import Engine
+from PedBoneSegUI.logic import PedBoneSegLogic
 from PedBoneSegUI.panel import Panel
 from PedBoneSegUI.segmentations import loadTerminology
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -24,7 +24,6 @@ from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
@@ -91,17 +90,6 @@ class PedBoneSegParameterNode:
     showDoubt: bool = False
 
 
-class PedBoneSegLogic(ScriptedLoadableModuleLogic, Engine):
-    """What a script needs; see `Engine`. The parameter node holds the choices of the panel."""
-
-    def __init__(self) -> None:
-        ScriptedLoadableModuleLogic.__init__(self)
-        Engine.__init__(self)
-
-    def getParameterNode(self) -> PedBoneSegParameterNode:
-        return PedBoneSegParameterNode(super().getParameterNode())
-
-
 class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None) -> None:
         self.logic = self.panel = None
@@ -154,7 +142,7 @@ class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def initializeParameterNode(self) -> None:
-        self.setParameterNode(self.logic.getParameterNode())
+        self.setParameterNode(PedBoneSegParameterNode(self.logic.getParameterNode()))
         if not self._parameterNode.volume:
             first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             if first:

@@ -61,9 +61,12 @@ def refusalOf(kind: str, message: str, answer: dict) -> Warning:
             )
         )
         return Warning(text, likeliest if answer.get("verdict") == "ambiguous" else "")
-    if kind == "out-of-memory":
-        return Warning(_("There is not enough memory: {message}. Try the CPU as device.").format(message=message))
-    return Warning(message)
+    remedies = {
+        "out-of-memory": _("Choose the CPU as device at the end of the panel, or crop the volume."),
+        "bad-model": _("Choose or install another model at the end of the panel."),
+        "bug": _("Please report it, with the log from the end of the panel."),
+    }
+    return Warning(f"{message[:1].upper()}{message[1:].rstrip('.')}. {remedies.get(kind, '')}".strip())
 
 
 def ranking(answer: dict) -> str:

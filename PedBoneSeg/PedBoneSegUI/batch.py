@@ -33,7 +33,7 @@ class BatchSection(Section):
 
     def close(self) -> None:
         if self.running:
-            self.engine.client.cancel(self._request)
+            self.logic.client.cancel(self._request)
 
     def _onButton(self) -> None:
         if self.running:
@@ -46,14 +46,15 @@ class BatchSection(Section):
             parameters, chosen = self.panel.parameters, self.panel.models
             self._fields = {
                 "input": source, "output": output or None, "joint": parameters.joint, "side": parameters.side or None,
-                "model": chosen.model or None, "device": chosen.device, "given_up": [],
+                "model": models.modelFor(parameters.joint, chosen.model) or None, "device": chosen.device,
+                "given_up": [],
             }  # fmt: skip
             self._send()
 
     def _send(self) -> None:
         self._files, self._working = [], ""
         fillTable(self.ui.batchTable, [_("File"), _("State"), _("Result")], [])
-        self._request = self.engine.client.send(
+        self._request = self.logic.client.send(
             "batch", self._fields, onDone=self._onDone, onError=self._onError, onProgress=self._onProgress
         )
         self.say(_("Starting"))
@@ -67,7 +68,7 @@ class BatchSection(Section):
             return
         row = answer["file"]
         self._files.append(row)
-        self.engine.log.hide(row["input"], row["input"].split(".")[0])
+        self.logic.log.hide(row["input"], row["input"].split(".")[0])
         self.ui.batchTable.setRowCount(len(self._files))
         fillRow(self.ui.batchTable, len(self._files) - 1, [row["input"], STATES[row["status"]], noteOf(row)])
 

@@ -77,7 +77,7 @@ class MeasureSection(Section):
         if self.panel.ready():
             enable(False, self.ui.measureButton)
             self.say(_("Measuring"))
-            self.engine.measure(
+            self.logic.measure(
                 segmentation, segmentations.tableOf(segmentation),
                 onDone=lambda answer: self._onMeasured(segmentation, answer), onError=self._onError,
             )  # fmt: skip

@@ -11,11 +11,25 @@ from . import dependencies
 from .section import Section, askOpenFile, copyText, enable
 
 
+def jointsOf(manifest) -> list[str]:
+    """Joints of a model, then its domains that have names of their own; of a damaged one none."""
+    cards = manifest.domains if manifest is not None else ()
+    return list(dict.fromkeys([card.joint for card in cards] + [card.name for card in cards]))
+
+
 def choosableJoints(model: str = "") -> list[str]:
-    """Joints of the model (by default, of the default one), then its domains that have names of their own."""
-    manifest = _manifest(model)
-    names = [card.joint for card in manifest.domains] + [card.name for card in manifest.domains] if manifest else []
-    return list(dict.fromkeys(names or known_joints()))
+    """The joints of a model; without a choice those of the default one, then of all others."""
+    joints = jointsOf(_manifest(model))
+    for stored in () if model else store.list_models():
+        joints += jointsOf(stored.manifest)
+    return list(dict.fromkeys(joints or known_joints()))
+
+
+def modelFor(joint: str, model: str = "") -> str:
+    """The model that segments the joint: the chosen one; without a choice the default one (empty) before others."""
+    if not model and joint != "auto" and joint not in jointsOf(_manifest("")):
+        return next((stored.name for stored in store.list_models() if joint in jointsOf(stored.manifest)), "")
+    return model
 
 
 def tableOf(answer: dict, model: str = "") -> JointTable:
@@ -27,6 +41,7 @@ def tableOf(answer: dict, model: str = "") -> JointTable:
 
 
 def _manifest(model: str):
+    """None for a damaged or a missing model."""
     try:
         return store.show(model or None).manifest
     except PedBoneSegError:
@@ -44,16 +59,16 @@ class ModelSection(Section):
         ui.modelInstallButton.clicked.connect(self._install)
         ui.modelRemoveButton.clicked.connect(self._remove)
         ui.modelFolderButton.clicked.connect(self._openFolder)
-        ui.logCopyButton.clicked.connect(lambda: copyText(self.engine.log.text))
+        ui.logCopyButton.clicked.connect(lambda: copyText(self.logic.log.text))
         ui.releaseButton.clicked.connect(self._release)
         ui.modelCombo.currentIndexChanged.connect(lambda index: self._showModel())
-        self.engine.log.onLine = ui.logText.appendPlainText
+        self.logic.log.onLine = ui.logText.appendPlainText
         self.showDevice()
         self.refresh()
 
     @property
     def model(self) -> str:
-        """The chosen model's name; empty for the default one."""
+        """The chosen model's name; empty: whatever fits the joint, the default one first."""
         return str(self.ui.modelCombo.currentData or "")
 
     @property
@@ -70,7 +85,7 @@ class ModelSection(Section):
         chosen, combo = self.model, self.ui.modelCombo
         combo.blockSignals(True)
         combo.clear()
-        combo.addItem(_("Default"), "")
+        combo.addItem(_("Automatic"), "")
         for stored in store.list_models():
             note = _("damaged") if stored.manifest is None else _("built in") if stored.built_in else ""
             combo.addItem(f"{stored.name} ({note})" if note else stored.name, stored.name)
@@ -80,7 +95,7 @@ class ModelSection(Section):
 
     def showDevice(self, used: str = "") -> None:
         """Says what computes; and in a plain sentence when there is a GPU that does not."""
-        self._devices = self.engine.client.hello.get("devices") or self._devices
+        self._devices = self.logic.client.hello.get("devices") or self._devices
         for device in self._devices:
             if self.ui.deviceCombo.findData(device) < 0:
                 self.ui.deviceCombo.addItem(device, device)
@@ -113,7 +128,7 @@ class ModelSection(Section):
         if path is not None and self.panel.ready():
             enable(False, self.ui.modelInstallButton)
             self.say(_("Checking the model"))
-            self.engine.client.send(
+            self.logic.client.send(
                 "models", {"action": "install", "name": str(path)},
                 onDone=lambda answer: self._onInstalled(_("Installed: {name}").format(name=answer.get("name"))),
                 onError=lambda kind, message, answer: self._onInstalled(message),
@@ -134,5 +149,5 @@ class ModelSection(Section):
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(store.models_folder())))
 
     def _release(self) -> None:
-        self.engine.client.stop()
+        self.logic.client.stop()
         self.showDevice()

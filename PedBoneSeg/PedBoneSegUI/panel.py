@@ -3,8 +3,8 @@
 from .batch import BatchSection
 from .correct import CorrectSection
 from .dependencies import SetupSection
-from .engine import Engine
 from .keep import KeepSection
+from .logic import PedBoneSegLogic
 from .measure import MeasureSection
 from .models import ModelSection
 from .review import ReviewSection
@@ -14,8 +14,8 @@ from .segment import SegmentSection
 class Panel:
     """`ui` holds the widgets of PedBoneSeg.ui, `parameters` the scene's parameter node (None while it closes)."""
 
-    def __init__(self, ui, engine: Engine, topWidget) -> None:
-        self.ui, self.engine, self.topWidget = ui, engine, topWidget
+    def __init__(self, ui, logic: PedBoneSegLogic, topWidget) -> None:
+        self.ui, self.logic, self.topWidget = ui, logic, topWidget
         self.parameters, self._sections = None, ()
         self.setup = SetupSection(self)
         self.models = ModelSection(self)

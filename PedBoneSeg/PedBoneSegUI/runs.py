@@ -105,6 +105,8 @@ class Errand:
             raise error
 
     def _fail(self, kind: str, message: str, answer: dict) -> None:
+        for name in (self._files["input"].name, self._files["input"].stem):  # a pseudonym, which tells the user nothing
+            message = message.replace(name, _("the volume"))
         self._end(partial(self._onError, kind, message, answer))
 
     def _end(self, tell: Callable[[], None]) -> None:

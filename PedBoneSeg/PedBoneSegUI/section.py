@@ -14,7 +14,7 @@ class Section:
     """`line` is the label that tells the user what became of a click."""
 
     def __init__(self, panel, line) -> None:
-        self.panel, self.ui, self.engine, self._line = panel, panel.ui, panel.engine, line
+        self.panel, self.ui, self.logic, self._line = panel, panel.ui, panel.logic, line
 
     def follow(self) -> None:
         """Brings the widgets in line with the user's choices, the scene, and what is running."""

@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import answers, images, segmentations
+from .models import modelFor
 from .runs import Choice, Run
 from .section import Section, capitalized, enable
 
@@ -93,7 +94,7 @@ class SegmentSection(Section):
             return
         self._started = self._lastSign = time.monotonic()
         self._progress = {"fraction": 0.0, "stage": _("handing over")}
-        self._run = self.engine.run(
+        self._run = self.logic.run(
             choice, beforeWrite=self.panel.correct.saveState, onProgress=self._onProgress, onDone=self._onDone,
             onError=self._onError,
         )  # fmt: skip
@@ -128,9 +129,9 @@ class SegmentSection(Section):
 
     def _choice(self, **changes) -> Choice:
         parameters, models = self.panel.parameters, self.panel.models
-        chosen = {name: getattr(parameters, name) for name in ("volume", "joint", "segmentation")}
-        chosen |= {"side": parameters.side or None, "model": models.model, "device": models.device}
-        return Choice(**{**chosen, **changes})
+        chosen = {name: getattr(parameters, name) for name in ("volume", "joint", "segmentation")} | changes
+        model = modelFor(chosen["joint"], models.model)
+        return Choice(**chosen, side=parameters.side or None, model=model, device=models.device)
 
     @staticmethod
     def _holdsHandwork(choice: Choice) -> bool:

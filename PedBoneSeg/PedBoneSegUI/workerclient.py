@@ -5,6 +5,7 @@ floods) ends in one sentence for the request at hand, a killed process tree, and
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ HELLO_SECONDS = 180  # the first import of torch from a cold disk takes this lon
 CANCEL_MILLISECONDS = 700  # an unanswered cancel is followed by a kill; together they stay below a second
 LONGEST_LINE = 4 * 2**20  # bytes; an answer is a few kilobytes
 MOST_NOISE = 2**20  # bytes of lines that are no answers, before the worker is given up
+_OPTION = r"(--?[a-z]|pedboneseg ).*"  # what a hint says to those who use the command line
 
 
 def nothing(*_arguments) -> None:
@@ -212,9 +214,11 @@ class WorkerClient:
         if answer["event"] == "done" and request.state != "cancelling":
             request.end(request.onDone, answer)
         else:
-            sentence = "; ".join(str(answer[key]) for key in ("message", "hint") if answer.get(key))
+            sentence = str(answer.get("message") or _("The worker gave no reason."))
+            hint = re.sub(f"(:| with) {_OPTION}", "", str(answer.get("hint") or ""))
+            sentence += f"; {hint}" if hint and not re.search(rf"(?<!\w){_OPTION}", hint) else ""
             kind = "cancelled" if request.state == "cancelling" else str(answer.get("kind") or "bug")
-            request.fail(kind, sentence or _("The worker gave no reason."), answer)
+            request.fail(kind, sentence, answer)
         qt.QTimer.singleShot(0, self._advance)
 
     def _onFinished(self, process, code: int, status) -> None:

@@ -35,6 +35,9 @@ def misbehave(mode: str, number: int) -> None:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         say(id=number, event="progress", fraction=0.5, stage=f"child {child.pid}")
         time.sleep(600)
+    if mode == "terminal":
+        hints = ("say which it is: --joint knee", "write elsewhere with -o", "name the right --joint")
+        say(id=number, event="error", kind="bad-input", message="no", hint=hints[number % 3])
     if mode == "chatter":
         sys.stderr.write("Zoë Müller /home/zoe/Zoë Müller/knee.nii.gz\n" * 50)
         sys.stderr.flush()

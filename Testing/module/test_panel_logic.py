@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PedBoneSegUI import answers, dependencies, paths
+from PedBoneSegUI import answers, dependencies, models, paths
 from PedBoneSegUI.edits import keepSlices, sliceFingerprints, touchedSlices
 from PedBoneSegUI.processes import WorkLog
+
+from PedBoneSegLib.anatomy import JointTable, joint_table
 
 ANSWER = {
     "joint": "knee", "side": "right", "seconds": 3.21, "verdict": "joint", "detected_joint": "knee", "warnings": [],
@@ -78,6 +81,31 @@ def test_undecidedOffersTheLikeliestJointWhenTwoAreNear():
     assert offered.joint == "ankle" and "ankle 0.52, knee 0.55" in offered.text
     assert answers.refusalOf("undecided", "", {"verdict": "unlike", "scores": {"knee": 3.0}}).joint == ""
     assert "CPU" in answers.refusalOf("out-of-memory", "too large", {}).text
+    assert answers.refusalOf("bad-model", "it is damaged", {}).text.startswith("It is damaged. Choose or install")
+
+
+def test_jointsOfAllModelsCanBeChosen(tmp_path, monkeypatch):
+    """A model for another joint is taken for that joint, without being chosen first."""
+    from tiny import SETTINGS, make_tiny_bundle, random_network, tensors_of, tiny_config, tiny_manifest
+
+    from PedBoneSegLib import store
+    from PedBoneSegLib.bundle import DomainCard, write_bundle
+    from PedBoneSegLib.network.config import DomainSpec
+
+    monkeypatch.setattr(store, "BUILT_IN", tmp_path / "built in")
+    monkeypatch.setenv("PEDBONESEG_HOME", str(tmp_path))
+    for folder in (store.BUILT_IN, store.models_folder()):
+        folder.mkdir()
+    make_tiny_bundle(store.BUILT_IN / "default.safetensors", ("knee", "ankle"))
+    config = replace(tiny_config(("knee",)), domains=(DomainSpec("hip-own", "hip", ("femur",)),))
+    card = DomainCard("hip-own", "hip", JointTable("hip", joint_table("knee").bones[:1]), dict(SETTINGS))
+    manifest = replace(tiny_manifest(tiny_config(("knee",))), network=config, domains=(card,))
+    write_bundle(store.models_folder() / "hips.safetensors", manifest, tensors_of(random_network(config)))
+    assert models.choosableJoints() == ["knee", "ankle", "hip", "hip-own"]
+    assert models.choosableJoints("hips") == ["hip", "hip-own"]
+    assert [models.modelFor(joint) for joint in ("auto", "knee", "hip", "hip-own")] == ["", "", "hips", "hips"]
+    assert models.modelFor("knee", "hips") == "hips", "what is chosen is not changed"
+    assert models.tableOf({"domain": "hip-own", "joint": "hip"}, "hips").names == ("femur",)
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,11 @@ def test_theLogNamesNobody(clientOf, spin):
     assert client.log.text.count("<hidden>") and "Zoë" not in client.log.text and "zoe" not in client.log.text
 
 
+def test_remediesForATerminalAreNotToldInThePanel(clientOf, spin):
+    client = clientOf("terminal")
+    assert {ask(client, spin)[1] for _number in range(3)} == {"no; say which it is", "no; write elsewhere", "no"}
+
+
 def test_errorsCarryWhatTheWorkerAdds(clientOf, spin):
     """A late word about an ended request is not taken for the next one's answer."""
     client = clientOf("good")

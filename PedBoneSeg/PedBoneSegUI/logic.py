@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import qt
 import slicer
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from PedBoneSegLib import __version__
 from PedBoneSegLib.anatomy import JointTable, known_joints
@@ -14,16 +15,17 @@ from .runs import Choice, Errand, Run
 from .workerclient import WorkerClient
 
 
-class Engine:
-    """One per panel or script. `command` is the worker's own unless a test passes another."""
+class PedBoneSegLogic(ScriptedLoadableModuleLogic):
+    """One per panel or script."""
 
-    def __init__(self, command: list[str] | None = None) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         root = paths.findRoot()
         self.log = WorkLog()
         self.folder = paths.WorkFolder(slicer.app.temporaryPath)
         self.folder.sweep()
         self.client = WorkerClient(
-            command or [paths.findPython(), "-m", "PedBoneSegLib", "serve"],
+            [paths.findPython(), "-m", "PedBoneSegLib", "serve"],
             str(root),
             {"PYTHONPATH": paths.pythonPath(root), "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
             __version__,
