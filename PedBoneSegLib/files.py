@@ -31,16 +31,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
 def sweep_partials(folder: str | os.PathLike) -> list[Path]:
     """Removes the partial files in `folder` (not below it) whose writer no longer runs; returns what was removed."""
-    removed = []
-    folder = Path(folder)
-    if not folder.is_dir():
-        return removed
-    for entry in folder.iterdir():
+    folder, removed = Path(folder), []
+    for entry in folder.iterdir() if folder.is_dir() else ():
         match = _PARTIAL.match(entry.name)
         if match and not is_running(int(match.group(1))):
             entry.unlink(missing_ok=True)
@@ -48,36 +44,18 @@ def sweep_partials(folder: str | os.PathLike) -> list[Path]:
     return removed
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # other systems cannot open a folder; their rename is durable enough
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def is_running(pid: int) -> bool:
     if pid == os.getpid():
         return True
-    if os.name != "posix":
-        return _is_running_on_windows(pid)
+    if os.name != "posix":  # there, os.kill would kill
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
+        return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _is_running_on_windows(pid: int) -> bool:
-    import ctypes
-
-    synchronize = 0x00100000
-    handle = ctypes.windll.kernel32.OpenProcess(synchronize, False, pid)
-    if not handle:
-        return False
-    ctypes.windll.kernel32.CloseHandle(handle)
+    except PermissionError:  # another user's
+        pass
     return True

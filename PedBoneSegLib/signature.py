@@ -44,14 +44,14 @@ class Moments:
     def add(self, features: Tensor) -> None:
         """One slice at a time, so that no second copy of a batch in float64 is made."""
         where = features.device if features.device.type != "mps" else torch.device("cpu")  # mps has no float64
-        sums = []
+        gram, total = np.zeros_like(self.gram), np.zeros_like(self.total)
         for one in features:
             vectors = one.to(where, torch.float64).flatten(1)
-            sums.append(((vectors @ vectors.T).cpu().numpy(), vectors.sum(1).cpu().numpy(), vectors.shape[1]))
-        for gram, total, count in sums:  # all of a batch or, where memory was short, nothing
-            self.gram += gram
-            self.total += total
-            self.count += count
+            gram += (vectors @ vectors.T).cpu().numpy()
+            total += vectors.sum(1).cpu().numpy()
+        self.gram += gram  # all of a batch or, where memory was short, nothing
+        self.total += total
+        self.count += features[:, 0].numel()
 
     @property
     def signature(self) -> np.ndarray:

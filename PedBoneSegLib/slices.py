@@ -11,7 +11,7 @@ into [slice, row, column]; nothing is rotated, an oblique volume keeps its slice
     axial       inferior → superior    anterior → posterior    right → left
 """
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import permutations
 
 import numpy as np
@@ -63,13 +63,11 @@ class SliceSettings:
 
     @classmethod
     def from_dict(cls, entries: dict) -> "SliceSettings":
-        unknown = set(entries) - {field.name for field in fields(cls)}
-        if unknown:
-            raise BadModel(f"unknown slice settings: {', '.join(sorted(unknown))}", "use a newer PedBoneSeg")
         try:
             return cls(**entries)
         except TypeError as error:
-            raise BadModel(f"the slice settings are not complete: {error}") from None
+            fault = f"the slice settings are not those that this PedBoneSeg knows: {error}"
+            raise BadModel(fault, "use a newer one") from None
 
 
 @dataclass(frozen=True)
@@ -94,23 +92,20 @@ def choose_plane(grid, settings: SliceSettings) -> str:
 
     An axis of one voxel is always sliced across: any other plane would leave a line for an image.
     """
-    spacing = [grid.spacing[axis] for axis, _ in canonical_axes(grid.direction)]
-    single = [grid.size[axis] == 1 for axis, _ in canonical_axes(grid.direction)]
-    across = {plane: layout[0][0] for plane, layout in PLANES.items()}
-    if any(single):
-        return max(PLANES, key=lambda plane: (single[across[plane]], spacing[across[plane]], plane == settings.plane))
-    fine, coarse = sorted(spacing)[1:]
-    if coarse < settings.isotropy * fine:
+    axes = [axis for axis, _ in canonical_axes(grid.direction)]
+    across = {plane: axes[layout[0][0]] for plane, layout in PLANES.items()}
+    fine, coarse = sorted(grid.spacing)[1:]
+    if min(grid.size) > 1 and coarse < settings.isotropy * fine:
         return settings.plane
-    return max(PLANES, key=lambda plane: spacing[across[plane]])
+    return max(across, key=lambda plane: (
+        grid.size[across[plane]] == 1, grid.spacing[across[plane]], plane == settings.plane))
 
 
 def linear_matrix(points: np.ndarray, step: float, size: int) -> np.ndarray:
     """Weights [len(points), size] that read a line of `size` samples at `points` (in samples, 0 is the first's center).
 
     Linear interpolation; where the points are further apart than the samples (step > 1) the kernel widens by as much,
-    which averages what would alias. Half a sample beyond either end repeats the edge, further out all weights are 0
-    (with a wide kernel: as soon as it does not reach in by half).
+    which averages what would alias. More than half a sample (or half the kernel) beyond either end all weights are 0.
     """
     reach = 0.5 + max(0.0, step - 1.0) / 2 + 1e-6
     weights = np.maximum(0.0, 1.0 - np.abs(points[:, None] - np.arange(size)) / max(1.0, step))
@@ -209,10 +204,9 @@ class SliceStack:
             part = wanted[start:start + CHUNK]
             missing = [int(index) for index in np.unique(part) if index not in self._made]
             self._made |= dict(zip(missing, self._resample(missing), strict=True))
-            for image, neighbours in zip(images[start:start + CHUNK], part, strict=True):
-                for channel, index in zip(image, neighbours, strict=True):
-                    channel[...] = self._made[index]
-            for index in list(self._made)[:-max(CHUNK, KEPT_PIXELS // images[0, 0].size)] if len(images) else ():
+            for place in np.ndindex(part.shape):
+                images[start:][place] = self._made[part[place]]
+            for index in list(self._made)[:-max(CHUNK, KEPT_PIXELS // np.prod(self.shape))]:
                 del self._made[index]
         return images
 

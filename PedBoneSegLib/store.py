@@ -51,7 +51,7 @@ def models_folder() -> Path:
 
 
 def log_folder() -> Path:
-    """The folder for logs, made if need be."""
+    """Made if need be."""
     return _made(home() / "logs")
 
 
@@ -149,7 +149,6 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise BadInput(
-            f"the folder {folder} cannot be made: {fault.strerror or fault}", "set PEDBONESEG_HOME to another"
-        ) from None
+        fault = f"the folder {folder} cannot be made: {fault.strerror or fault}"
+        raise BadInput(fault, "set PEDBONESEG_HOME to another") from None
     return folder

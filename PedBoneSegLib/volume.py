@@ -25,11 +25,8 @@ class Notice:
 
 @dataclass(frozen=True)
 class NiftiGeometry:
-    """The header fields by which a NIfTI file places itself, kept as read.
-
-    They are written back untouched, so that every reader, whichever of the fields it prefers, places the result
-    exactly as it places the input.
-    """
+    """The header fields by which a NIfTI file places itself. They are written back untouched, so that every reader,
+    whichever of the fields it prefers, places the result exactly as it places the input."""
 
     pixdim: tuple[float, ...]  # 8 numbers, the first is the handedness of the quaternion form
     units: int
@@ -76,14 +73,14 @@ class Grid:
         """Raises BadInput where no honest result can be given: an empty, flat, sheared or undefined grid."""
         if min(self.size) < 1:
             raise BadInput(f"{name} has no voxels (size {self.size})", "export the image again")
-        numbers = np.concatenate([np.ravel(part) for part in (self.spacing, self.origin, self.direction)])
+        numbers, axes = np.hstack([self.spacing, self.origin, *self.direction]), np.array(self.direction)
         if min(self.spacing) == 0:
             fault = f"has a voxel spacing of zero ({_short(self.spacing)} mm)"
         elif not np.isfinite(numbers).all():
             fault = "has a geometry that is not a number (NaN or infinite)"
         elif min(self.spacing) < 1e-6 or max(self.spacing) > 1e6:
             fault = f"has an impossible voxel spacing ({_short(self.spacing)} mm)"
-        elif np.abs(np.asarray(self.direction).T @ np.asarray(self.direction) - np.eye(3)).max() > _NOT_ORTHOGONAL:
+        elif np.abs(axes.T @ axes - np.eye(3)).max() > _NOT_ORTHOGONAL:
             fault = "is sheared: its axes are not at right angles"
         else:
             return self

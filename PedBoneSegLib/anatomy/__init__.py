@@ -55,16 +55,14 @@ class JointTable:
 
     def __post_init__(self) -> None:
         names = [bone.name for bone in self.bones]
-        if not names or [bone.label for bone in self.bones] != list(range(1, len(names) + 1)) or len(names) > 254:
-            raise BadInput(
-                f"label table of {self.joint!r}: the label values are {[bone.label for bone in self.bones]}",
-                "number the bones 1, 2, 3, … (254 at most)",
-            )
+        which, values = f"label table of {self.joint!r}", [bone.label for bone in self.bones]
+        if not names or values != list(range(1, len(names) + 1)) or len(names) > 254:
+            raise BadInput(f"{which}: the label values are {values}", "number the bones 1, 2, 3, … (254 at most)")
         if len({name.casefold() for name in names}) < len(names):
-            raise BadInput(f"label table of {self.joint!r}: a name occurs twice in {names}", "give every bone its own")
+            raise BadInput(f"{which}: a name occurs twice in {names}", "give every bone its own")
         for name in names:
             if not _NAME.fullmatch(name):
-                raise BadInput(f"label table of {self.joint!r}: {name!r} is no bone's name", "use letters and digits")
+                raise BadInput(f"{which}: {name!r} is no bone's name", "use letters and digits")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -84,10 +82,8 @@ class JointTable:
         reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
         missing = {"LabelValue", "Name"} - set(reader.fieldnames or ())
         if missing:
-            raise BadInput(
-                f"label table of {joint!r} lacks the column {sorted(missing)[0]}",
-                "its first line must read " + ",".join(_COLUMNS),
-            )
+            hint = "its first line must read " + ",".join(_COLUMNS)
+            raise BadInput(f"label table of {joint!r} lacks the column {min(missing)}", hint)
         try:
             bones = [_bone(row) for row in reader]
         except (ValueError, TypeError, csv.Error) as error:

@@ -45,6 +45,11 @@ class _Slice:
     depth: float  # as the file says, used where there is but one slice
     shape: tuple[int, int]  # columns, rows
 
+    @property
+    def height(self) -> float:
+        """Along the normal, in mm."""
+        return float(self.position @ np.cross(*self.orientation))
+
 
 def is_dicom(path: Path) -> bool:
     try:
@@ -69,23 +74,20 @@ def read_series(path: Path, series: str | None = None, frame: int | None = None)
     if series is not None and series not in found:
         raise BadInput(f"{path} has no DICOM series {series}", "it has " + ", ".join(found))
     files = found[series or next(iter(found))]
-    first = files[0][0]
-    if int(_numbers(first, "samples", [1])[0]) != 1 or _text(first, "photometric").startswith(
-        ("PALETTE", "RGB", "YBR")
-    ):
+    first, sides = files[0][0], {_side(elements) for elements, _ in files}
+    colors = ("PALETTE", "RGB", "YBR")
+    if _numbers(first, "samples", [1]) != [1] or _text(first, "photometric").startswith(colors):
         raise BadInput(f"{path.name} holds color images", "give the MR series itself, not a rendering of it")
     places = _places([piece for _, slices in files for piece in slices], path.name)
     chosen = choose_frame(path.name, len(places[0]), frame)
     slices = [place[chosen] for place in places]
-    grid = _grid(slices, path.name)
-    sides = {_side(elements) for elements, _ in files}
     return Volume(
-        _pixels(slices, path.name),
-        grid,
-        path.name if path.is_dir() else path.stem,
-        sides.pop() if len(sides) == 1 else None,
-        _text(first, "modality") or None,
-        _text(first, "sequence") or _text(first, "pulse_sequence") or None,
+        grid=_grid(slices, path.name),
+        array=_pixels(slices, path.name),
+        name=path.name if path.is_dir() else path.stem,
+        side=sides.pop() if len(sides) == 1 else None,
+        modality=_text(first, "modality") or None,
+        sequence=_text(first, "sequence", "pulse_sequence") or None,
     )
 
 
@@ -146,11 +148,10 @@ def _items(data: mmap.mmap, at: int, end: int, explicit: bool, wanted: bool) -> 
         at += 8
         if group << 16 | element != _ITEM:  # the delimiter of the sequence
             break
-        if not wanted and length != _UNDEFINED:
-            at += length
-            continue
-        item, after = _walk(data, at, end if length == _UNDEFINED else min(end, at + length), explicit, top=False)
-        items.append(item)
+        stop = end if length == _UNDEFINED else min(end, at + length)
+        if wanted or length == _UNDEFINED:
+            item, after = _walk(data, at, stop, explicit, top=False)
+            items.append(item)
         at = after if length == _UNDEFINED else at + length
     return items, at
 
@@ -163,8 +164,9 @@ def _flat(item: dict) -> dict:
     return flat
 
 
-def _text(elements: dict, key: str) -> str:
-    return elements.get(key, b"").decode("latin-1").strip("\0 ")
+def _text(elements: dict, *keys: str) -> str:
+    """The first of these that is there; empty where none is."""
+    return next((text for key in keys if (text := elements.get(key, b"").decode("latin-1").strip("\0 "))), "")
 
 
 def _numbers(elements: dict, key: str, default: list[float]) -> list[float]:
@@ -176,10 +178,8 @@ def _numbers(elements: dict, key: str, default: list[float]) -> list[float]:
 
 def _side(elements: dict) -> str | None:
     frame = (elements["shared"] + elements["per_frame"] + [{}])[0]
-    for source, key in ((elements, "image_laterality"), (elements, "laterality"), (frame, "frame_laterality")):
-        if (side := {"L": "left", "R": "right"}.get(_text(source, key))) is not None:
-            return side
-    return None
+    letters = _text(elements, "image_laterality"), _text(elements, "laterality"), _text(frame, "frame_laterality")
+    return next(({"L": "left", "R": "right"}[letter] for letter in letters if letter in ("L", "R")), None)
 
 
 def _describe(files: list[tuple[dict, list[_Slice]]]) -> str:
@@ -187,34 +187,32 @@ def _describe(files: list[tuple[dict, list[_Slice]]]) -> str:
     elements, slices = files[0]
     plane = ("sagittal", "coronal", "axial")[np.abs(np.cross(*slices[0].orientation)).argmax()]
     images = f"{sum(len(each) for _, each in files)} images of {' × '.join(map(str, slices[0].shape))}"
-    name = _text(elements, "sequence") or _text(elements, "pulse_sequence")
-    return " ".join(part for part in (_text(elements, "modality"), name, plane, images) if part)
+    parts = (_text(elements, "modality"), _text(elements, "sequence", "pulse_sequence"), plane, images)
+    return " ".join(filter(None, parts))
 
 
 # ---- geometry and pixels ---------------------------------------------------------------------------------------------
 
 
 def _slices(file: Path, elements: dict) -> list[_Slice]:
-    shared = (elements["shared"] or [{}])[0]
-    pieces = []
+    shared, pieces = (elements["shared"] or [{}])[0], []
     count = int(_numbers(elements, "frames", [1])[0])
     if not 1 <= count <= _MOST_FRAMES:
         raise ValueError(f"{count} frames")
     for index in range(count):
         own = elements | shared | (elements["per_frame"][index] if index < len(elements["per_frame"]) else {})
-        position, orientation = _numbers(own, "position", []), _numbers(own, "orientation", [])
-        spacing = _numbers(own, "spacing", [])
-        if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2:
-            raise BadInput(
-                f"{file.name} does not say where its pixels are in the patient", "export the MR series itself"
-            )
-        depth = _numbers(own, "gap", _numbers(own, "thickness", [1.0]))[0]
-        shape = int(_numbers(own, "columns", [0])[0]), int(_numbers(own, "rows", [0])[0])
-        order = int(_numbers(own, "instance", [0])[0]), index
-        axes = np.reshape(orientation, (2, 3))
+        position, orientation, spacing = (_numbers(own, key, []) for key in ("position", "orientation", "spacing"))
+        if (len(position), len(orientation), len(spacing)) != (3, 6, 2):
+            fault = f"{file.name} does not say where its pixels are in the patient"
+            raise BadInput(fault, "export the MR series itself")
         if not np.isfinite([*position, *orientation, *spacing]).all():
             raise ValueError("its geometry is not a number")
-        pieces.append(_Slice(file, index, order, np.array(position), axes, tuple(spacing[::-1]), depth, shape))
+        pieces.append(_Slice(
+            file, index, (int(_numbers(own, "instance", [0])[0]), index), np.array(position),
+            np.reshape(orientation, (2, 3)), tuple(spacing[::-1]),
+            _numbers(own, "gap", _numbers(own, "thickness", [1.0]))[0],
+            (int(_numbers(own, "columns", [0])[0]), int(_numbers(own, "rows", [0])[0])),
+        ))  # fmt: skip
     return pieces
 
 
@@ -226,11 +224,9 @@ def _places(slices: list[_Slice], name: str) -> list[list[_Slice]]:
             raise BadInput(f"{name} has slices in several orientations (a scout?)", "give a series of parallel slices")
         if piece.shape != first.shape or not np.allclose(piece.spacing, first.spacing, rtol=1e-4, atol=0):
             raise BadInput(f"{name} has slices of several sizes", "give a series of like slices")
-    normal = np.cross(*first.orientation)
-    heights = {id(piece): float(piece.position @ normal) for piece in slices}
     places: list[list[_Slice]] = []
-    for piece in sorted(slices, key=lambda piece: (heights[id(piece)], piece.order)):
-        if places and heights[id(piece)] - heights[id(places[-1][0])] < 1e-2:
+    for piece in sorted(slices, key=lambda piece: (piece.height, piece.order)):
+        if places and piece.height - places[-1][0].height < 1e-2:
             places[-1].append(piece)
         else:
             places.append([piece])
@@ -241,9 +237,8 @@ def _places(slices: list[_Slice], name: str) -> list[list[_Slice]]:
 
 def _grid(slices: list[_Slice], name: str) -> Grid:
     first = slices[0]
-    if len(slices) == 1:
-        step = np.cross(*first.orientation) * (first.depth or 1.0)
-    else:
+    step = np.cross(*first.orientation) * (first.depth or 1.0)
+    if len(slices) > 1:
         steps = np.diff([piece.position for piece in slices], axis=0)
         step = steps.mean(0)
         lengths = np.sqrt((steps**2).sum(1))
@@ -265,6 +260,5 @@ def _pixels(slices: list[_Slice], name: str) -> np.ndarray:
                 files = {piece.file: sitk.GetArrayFromImage(sitk.ReadImage(str(piece.file)))}  # one file at a time
         except RuntimeError as error:
             raise BadInput(f"{piece.file.name} of {name} cannot be decoded", "copy or export it again") from error
-        frames = files[piece.file].reshape(-1, *piece.shape[::-1])
-        planes.append(frames[piece.index].T)
+        planes.append(files[piece.file].reshape(-1, *piece.shape[::-1])[piece.index].T)
     return np.asfortranarray(np.stack(planes, axis=2))

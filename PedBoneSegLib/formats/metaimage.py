@@ -1,8 +1,6 @@
 """MetaImage headers, with the voxels in the same file (.mha) or in another (.mhd)."""
 
-import os
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -67,31 +65,3 @@ def parse(path: Path) -> Header:
 
 def _is_true(text: str) -> bool:
     return text.lower() in ("true", "1")
-
-
-def encode(grid: Grid, components: int, note: str) -> bytes:
-    """A header for zlib-packed 8-bit voxels in the same file, components fastest."""
-    lines = [
-        "ObjectType = Image",
-        "NDims = 3",
-        f"Comment = {note}",
-        "BinaryData = True",
-        "BinaryDataByteOrderMSB = False",
-        "CompressedData = True",
-        f"CompressedDataSize = {'0' * 12}",  # MetaIO insists on it; `patch` puts it in
-        "TransformMatrix = " + " ".join(repr(part) for column in zip(*grid.direction, strict=True) for part in column),
-        "Offset = " + " ".join(map(repr, grid.origin)),
-        "ElementSpacing = " + " ".join(map(repr, grid.spacing)),
-        "DimSize = " + " ".join(map(str, grid.size)),
-        f"ElementNumberOfChannels = {components}",
-        "ElementType = MET_UCHAR",
-        "ElementDataFile = LOCAL",
-    ]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def patch(stream: BinaryIO, header: bytes) -> None:
-    """Enters the size of the packed voxels that have been written behind `header`."""
-    size = stream.seek(0, os.SEEK_END) - len(header)
-    stream.seek(header.index(b"0" * 12))
-    stream.write(b"%012d" % size)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import BadInput
 
 INPUT_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd")
-OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
+OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")
 OUTPUT_TAG = "_bones"  # what a default output's name has after the input's
 
 
@@ -19,9 +19,7 @@ def split_name(path: str | Path) -> tuple[str, str]:
 
 
 def check_output(
-    path: str | Path,
-    source: str | Path | None = None,
-    overwrite: bool = False,
+    path: str | Path, source: str | Path | None = None, overwrite: bool = False,
     suffixes: tuple[str, ...] = OUTPUT_SUFFIXES,
 ) -> None:
     """Raises BadInput where `path` cannot become the result made from `source`; nothing is created."""

@@ -1,5 +1,6 @@
 """NIfTI-1 and NIfTI-2 headers. The sform is preferred, as in nibabel; it is RAS, our world is LPS."""
 
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +15,10 @@ _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _COLORS = {128, 2304}
 _VECTOR = 1007  # intent code
+_FIELDS_1 = (("8h", 40), ("h", 70), ("8f", 76), ("3f", 108), ("2h", 252), ("6f", 256), ("12f", 280), ("B", 123))
+_FIELDS_2 = (("8q", 16), ("h", 12), ("8d", 104), ("q2d", 168), ("2i", 344), ("6d", 352), ("12d", 400), ("i", 500))
+# length, magic and its place; then dim, datatype, pixdim, vox_offset to scl_inter, codes, quaternion, sform, units
+_VERSIONS = ((348, b"n+1", 344, _FIELDS_1), (540, b"n+2", 4, _FIELDS_2))
 _MM = {1: 1000.0, 3: 0.001}  # xyzt_units: meters and micrometers; anything else counts as millimeters
 
 
@@ -23,22 +28,11 @@ def parse(path: Path) -> Header:
     compressed = raw[:2] == b"\x1f\x8b"
     if compressed:
         raw = zlib.decompressobj(47).decompress(raw, 544)
-    for order in "<>":
-        if raw[:4] == struct.pack(order + "i", 348) and raw[344:347] == b"n+1":
-            dim = struct.unpack_from(order + "8h", raw, 40)
-            kind = struct.unpack_from(order + "h", raw, 70)[0]
-            pixdim = struct.unpack_from(order + "8f", raw, 76)
-            start, slope, intercept = struct.unpack_from(order + "3f", raw, 108)
-            units, codes = raw[123], struct.unpack_from(order + "2h", raw, 252)
-            quaternion, rows = struct.unpack_from(order + "6f", raw, 256), struct.unpack_from(order + "12f", raw, 280)
-            break
-        if raw[:4] == struct.pack(order + "i", 540) and raw[4:7] == b"n+2":
-            kind = struct.unpack_from(order + "h", raw, 12)[0]
-            dim, pixdim = struct.unpack_from(order + "8q", raw, 16), struct.unpack_from(order + "8d", raw, 104)
-            start, slope, intercept = struct.unpack_from(order + "q2d", raw, 168)
-            codes = struct.unpack_from(order + "2i", raw, 344)
-            quaternion, rows = struct.unpack_from(order + "6d", raw, 352), struct.unpack_from(order + "12d", raw, 400)
-            units = struct.unpack_from(order + "i", raw, 500)[0]
+    for order, (length, magic, at, places) in itertools.product("<>", _VERSIONS):
+        if raw[:4] == struct.pack(order + "i", length) and raw[at : at + 3] == magic:
+            dim, (kind,), pixdim, (start, slope, intercept), codes, quaternion, rows, (units,) = (
+                struct.unpack_from(order + form, raw, place) for form, place in places
+            )
             break
     else:
         raise BadInput(f"{path.name} is not a NIfTI image", "give a NIfTI, NRRD or MetaImage file or a DICOM folder")

@@ -12,7 +12,7 @@ from ..anatomy import JointTable
 from ..errors import BadInput
 from ..files import whole_file
 from ..volume import Grid
-from . import metaimage, nifti, nrrd
+from . import nifti, nrrd
 from .names import OUTPUT_SUFFIXES, split_name
 from .segments import segment_keys
 
@@ -34,15 +34,14 @@ def write_map(path: str | Path, components: np.ndarray, grid: Grid, names: tuple
     _write(Path(path), components, grid, keys, " ".join(names))
 
 
-def disk_array(folder: str | Path, shape: tuple[int, ...], fill: int = 0) -> np.ndarray:
-    """An uint8 array that lies in an unnamed file in `folder` and vanishes with the array or the process.
+def disk_array(folder: str | Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of zeros (uint8) that lies in an unnamed file in `folder` and vanishes with the array or the process.
 
     Its space on the disk is taken at once: a full disk is an error here, not a crash at a later access.
     """
     try:
         with tempfile.TemporaryFile(prefix=".pedboneseg-", dir=folder) as stream:
-            block = bytes([fill]) * (1 << 20)
-            left = int(np.prod(shape, dtype=object))
+            left, block = int(np.prod(shape, dtype=object)), bytes(1 << 20)
             while left > 0:
                 left -= stream.write(block[:left])
             stream.flush()
@@ -55,23 +54,16 @@ def _write(path: Path, components: np.ndarray, grid: Grid, keys: dict[str, str],
     if components.dtype != np.uint8 or components.shape[1:] != grid.size or split_name(path)[1] not in OUTPUT_SUFFIXES:
         raise ValueError(f"{components.dtype} {components.shape} does not fit {path.name} on a grid of {grid.size}")
     suffix, count = split_name(path)[1], len(components)
-    plain = packed = b""  # the header, before the packed voxels or packed with them
-    if suffix in (".nii", ".nii.gz"):
-        packed = nifti.encode(grid, count, note)
-    elif suffix == ".mha":
-        plain = metaimage.encode(grid, count, note)
-    else:
-        plain = nrrd.encode(grid, count, keys)
-    window = {".nii": None, ".mha": 15}.get(suffix, 31)  # not packed, zlib, gzip
-    packer = zlib.compressobj(_LEVEL, wbits=window) if window else None
+    is_nifti = suffix.startswith(".nii")
+    header = nifti.encode(grid, count, note) if is_nifti else nrrd.encode(grid, count, keys)
+    packer = zlib.compressobj(_LEVEL, wbits=31) if suffix != ".nii" else None  # gzip
     try:
         with whole_file(path) as temporary, open(temporary, "wb") as stream:
-            stream.write(plain)
-            for block in chain([packed], _blocks(components, interleaved=bool(plain))):
+            if not is_nifti:  # its header stays readable
+                stream.write(header)
+            for block in chain([header] if is_nifti else [], _blocks(components, interleaved=not is_nifti)):
                 stream.write(packer.compress(block) if packer else block)
             stream.write(packer.flush() if packer else b"")
-            if suffix == ".mha":
-                metaimage.patch(stream, plain)
     except OSError as error:
         raise BadInput(f"{path} could not be written: {error.strerror or error}", _REMEDY) from error
 

@@ -123,7 +123,7 @@ assert time.process_time() < 0.3, time.process_time()
     (["segment", "{h}/image.nii.gz", "--joint", "knee", "-o", "{h}/no/out.nii.gz"], 2, ["no such folder"]),
     (["segment", "{h}/image.nii.gz", "--joint", "knee", "-o", "{h}/out.png"], 2, ["out.png"]),
     (["segment", "{h}/image.nii.gz", "--joint", "knee", "--uncertainty", "{h}/image.nii.gz"], 2, ["the input itself"]),
-    (["segment", "{h}/image.nii.gz", "-o", "{h}/a.mha", "--uncertainty", "{h}/a.mha"], 2, ["same name"]),
+    (["segment", "{h}/image.nii.gz", "-o", "{h}/a.nrrd", "--uncertainty", "{h}/a.nrrd"], 2, ["same name"]),
     (["segment", "{h}/image.nii.gz", "--side", "up"], 2, ["--side"]),
     (["segment"], 2, ["INPUT"]),
     (["measure", "{h}/image.nii.gz"], 2, ["--joint"]),
