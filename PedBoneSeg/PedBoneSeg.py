@@ -10,6 +10,7 @@ From Python, in six lines:
     slicer.util.saveNode(segmentation, "bones.seg.nrrd")
 """
 
+import hashlib
 import os
 
 import slicer
@@ -30,7 +31,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 RESOURCES = os.path.join(os.path.dirname(__file__), "Resources")
-SAMPLES = {"ankle": "PedBoneSegAnkle", "knee": "PedBoneSegKnee", "shoulder": "PedBoneSegShoulder"}
+SAMPLES = {"ankle": "Synthetic ankle", "knee": "Synthetic knee", "shoulder": "Synthetic shoulder"}
 
 
 class PedBoneSeg(ScriptedLoadableModule):
@@ -67,11 +68,11 @@ def registerSampleData() -> None:
             logic.registerCustomSampleDataSource(
                 category="PedBoneSeg",
                 sampleName=name,
-                thumbnailFileName=os.path.join(RESOURCES, "Icons", f"{name}.png"),
+                thumbnailFileName=os.path.join(RESOURCES, "Icons", f"PedBoneSeg{joint.capitalize()}.png"),
                 uris=path.as_uri(),
-                fileNames=f"{name}.nii.gz",
-                nodeNames=_("Synthetic {joint}").format(joint=joint),
-                checksums="SHA256:" + paths.sha256(path),
+                fileNames=f"PedBoneSeg-{joint}.nii.gz",
+                nodeNames=name,
+                checksums="SHA256:" + hashlib.sha256(path.read_bytes()).hexdigest(),
             )
 
 

@@ -5,6 +5,7 @@ decided by light-the-torch, as the PyTorch extension does it. Nothing is install
 """
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -114,8 +115,11 @@ class Installation:
             self._run(self._calls.pop(0))
 
     def _run(self, arguments: list[str]) -> None:
-        if arguments == ["-m", "pip", "install", SAFETENSORS] and (packaging := _packaging()):
-            packaging.pip_install(
+        small = arguments == ["-m", "pip", "install", SAFETENSORS]
+        if small and importlib.util.find_spec("slicer.packaging"):  # since Slicer 5.12
+            import slicer.packaging
+
+            slicer.packaging.pip_install(
                 SAFETENSORS, blocking=False, show_progress=False, requester="PedBoneSeg",
                 logCallback=self._log.append, completedCallback=self._next,
             )  # fmt: skip
@@ -136,15 +140,6 @@ class Installation:
     def _onProcessError(self, error) -> None:
         if error == qt.QProcess.FailedToStart:
             self._onEnd(_("Slicer's Python could not be started: {program}").format(program=findPython() or "?"))
-
-
-def _packaging():
-    """Slicer's own installer, where this Slicer has it (5.12)."""
-    try:
-        import slicer.packaging
-    except ImportError:
-        return None
-    return slicer.packaging
 
 
 class SetupSection(Section):

@@ -1,6 +1,5 @@
 """Where the parts of the extension lie, in the source tree and in an installation alike, and its temporary files."""
 
-import hashlib
 import os
 import re
 import secrets
@@ -48,10 +47,6 @@ def commandLine(arguments: list[str]) -> str:
     if os.name == "nt":
         return f'set "PYTHONPATH={path}" && {subprocess.list2cmdline(command)}'
     return f"PYTHONPATH={shlex.quote(path)} {shlex.join(command)}"
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class WorkFolder:

@@ -139,7 +139,8 @@ class Run(Errand):
         try:
             images.check(choice.volume)
         except PedBoneSegError as error:
-            qt.QTimer.singleShot(0, partial(self._fail, error.kind, str(error), {}))
+            kind, sentence = error.kind, str(error)
+            qt.QTimer.singleShot(0, lambda: self._fail(kind, sentence, {}))
             return
         self._grid, self._item = images.gridOf(choice.volume), images.sequenceItem(choice.volume)
         fields = {"joint": choice.joint, "device": choice.device, "side": choice.side, "model": choice.model or None}

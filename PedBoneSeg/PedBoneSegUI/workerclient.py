@@ -144,7 +144,9 @@ class WorkerClient:
         process.readyReadStandardError.connect(
             lambda: self.log.append(process.readAllStandardError().data().decode("utf-8", "replace"))
         )
-        process.connect("finished(int,QProcess::ExitStatus)", lambda *end: self._onFinished(process, *end))
+        process.connect(
+            "finished(int,QProcess::ExitStatus)", lambda code, status: self._onFinished(process, code, status)
+        )
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._onProcessError(process, error))
         self._process = process
         process.start(self._command[0], self._command[1:])

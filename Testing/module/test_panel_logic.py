@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PedBoneSegUI import answers, dependencies, models, paths
-from PedBoneSegUI.edits import keepSlices, sliceFingerprints, touchedSlices
 from PedBoneSegUI.processes import WorkLog
+from PedBoneSegUI.segmentations import keepSlices, sliceFingerprints, touchedSlices
 
 from PedBoneSegLib.anatomy import JointTable, joint_table
 
