@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .errors import BadModel, PedBoneSegError
 from .files import whole_file
@@ -28,7 +28,6 @@ from .network.config import NetworkConfig
 
 if TYPE_CHECKING:  # torch and numpy are loaded where weights are, no earlier
     import numpy as np
-    import torch
 
     from .network.fold import FoldedNetwork
     from .network.segmenter import Segmenter
@@ -98,24 +97,22 @@ def verify(path: str | os.PathLike) -> Manifest:
         return header.manifest
 
 
-def write_bundle(
-    path: str | os.PathLike, manifest: Manifest, tensors: Mapping[str, "torch.Tensor | np.ndarray"]
-) -> Manifest:
+def write_bundle(path: str | os.PathLike, manifest: Manifest, tensors: Mapping[str, object]) -> Manifest:
     """Writes a model, whole or not at all, over whatever is at `path`; returns the manifest with its hash.
 
-    `tensors`: `network.<name>` for every entry of the network's `state_dict`, and the signatures'. Their types
-    are chosen here. What could not be loaded again is not written (BadModel).
+    `tensors`: `network.<name>` for every entry of the network's `state_dict`, and the signatures'; torch's or numpy's.
+    Their types are chosen here. What could not be loaded again is not written (BadModel).
     """
     import numpy as np
     from safetensors.numpy import save_file
 
-    arrays = {}
+    document, arrays, table = manifest.to_dict(), {}, []
     for name, tensor in tensors.items():
         array = tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu().numpy()
+        kind = _type(name, array.shape, manifest.storage)
         with np.errstate(over="ignore"):  # a weight too large for float16 becomes infinite, and is refused as such
-            arrays[name] = np.ascontiguousarray(array, TYPES[_type(name, array.shape, manifest.storage)][0])
-    document = manifest.to_dict()
-    table = ((name, _type(name, array.shape, manifest.storage), array.shape, array) for name, array in arrays.items())
+            arrays[name] = np.ascontiguousarray(array, TYPES[kind][0])
+        table.append((name, kind, array.shape, arrays[name]))
     text = canonical({**document, "sha256": _digest(document, table)})
     with whole_file(path) as temporary:
         save_file(arrays, temporary, metadata={KEY: text})
@@ -125,16 +122,14 @@ def write_bundle(
 # ------------------------------------------------------------------------------------------------ the file's form
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     type: str
     shape: tuple[int, ...]
     begin: int
     end: int
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(NamedTuple):
     manifest: Manifest
     document: dict
     entries: dict[str, _Entry]
@@ -217,15 +212,15 @@ def _expected_tensors(manifest: Manifest) -> dict[str, tuple[str, tuple[int, ...
     shapes = {f"network.{name}": tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for card in manifest.domains:
         if card.signature is not None:
-            pooled = card.signature.get("pooled")
+            pooled = card.signature.get("pooled") or {"layer": 0, "others": 0}
             channels, exams = network.encoder.channels, card.signature["references"]
-            if max(part["layer"] for part in (card.signature, pooled or card.signature)) >= len(channels):
+            if max(card.signature["layer"], pooled["layer"]) >= len(channels):
                 raise BadModel(f"domain {card.name}: the signature's layer is none of the encoder's")
             shapes[f"signatures.{card.name}"] = (exams, channels[card.signature["layer"]])
-            if pooled:
+            if "threshold" in pooled:
                 shapes[f"pooled.{card.name}"] = (exams, 2 * channels[pooled["layer"]])
-                if pooled["others"]:
-                    shapes[f"others.{card.name}"] = (pooled["others"], 2 * channels[pooled["layer"]])
+            if pooled["others"]:
+                shapes[f"others.{card.name}"] = (pooled["others"], 2 * channels[pooled["layer"]])
     return {name: (_type(name, shape, manifest.storage), shape) for name, shape in shapes.items()}
 
 

@@ -16,17 +16,13 @@ PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk", "nibab
 def examine() -> dict:
     """The `doctor` object. Whatever does not work is part of the answer, not an error."""
     return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cores": os.cpu_count(),
+        "version": __version__, "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}", "cores": os.cpu_count(),
         "in_slicer": "PythonSlicer" in Path(sys.executable).name,
         "packages": {name: _version(name) for name in PACKAGES},
-        "training": find_spec("PedBoneSegTraining") is not None,
-        "devices": _devices(),
-        "home": redacted(store.home()),
-        "models": [_model(stored) for stored in store.list_models()],
-    }
+        "training": find_spec("PedBoneSegTraining") is not None, "devices": _devices(),
+        "home": redacted(store.home()), "models": [_model(stored) for stored in store.list_models()],
+    }  # fmt: skip
 
 
 def redacted(path: Path) -> str:
@@ -63,13 +59,11 @@ def _devices() -> list[dict]:
         from .devices import available_devices, choose_device, faster_precisions
     except ImportError as error:
         return [{"device": "none", "note": f"torch cannot be loaded: {error}"}]
-    entries = []
-    for name in available_devices():
-        device = choose_device(name)
-        title = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or name
-        formats = " ".join(("float32", *faster_precisions(device)))
-        entries.append({"device": name, "name": title, "formats": formats})
-    return entries
+    return [
+        {"device": str(device), "formats": " ".join(("float32", *faster_precisions(device))),
+         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or str(device)}
+        for device in map(choose_device, available_devices())
+    ]  # fmt: skip
 
 
 def _model(stored: store.StoredModel) -> dict:

@@ -38,10 +38,7 @@ class _Pieces:
 
 
 def clean(
-    labels: np.ndarray,
-    spacing: Sequence[float],
-    names: Sequence[str],
-    cancelled: Callable[[], bool] = lambda: False,
+    labels: np.ndarray, spacing: Sequence[float], names: Sequence[str], cancelled: Callable[[], bool] = lambda: False
 ) -> list[Notice]:
     """Cleans the uint8 label map [i, j, k] in place; `spacing` in mm along its axes, `names` of the labels 1, 2, ….
 
@@ -89,14 +86,13 @@ def _take_pieces(array: np.ndarray, label: int, box: tuple[slice, ...], mm: np.n
     step = max(1, int(np.ceil((sizes[main] / _POINTS) ** (1 / 3))))
     body = places[~loose]
     spread = body[(body % step == 0).all(axis=1)]
+    ml = sizes * np.prod(mm) / 1000
     return _Pieces(
-        label=label,
-        main_ml=sizes[main] * np.prod(mm) / 1000,
-        body=(spread if len(spread) else body) * mm,  # none, where the bone is thinner than a step
-        voxels=np.ravel_multi_index(tuple(places[loose].T), array.shape),
-        piece=numbers[loose] - (numbers[loose] > main),
-        ml=np.delete(sizes, main) * np.prod(mm) / 1000,
-    )
+        label, ml[main],
+        (spread if len(spread) else body) * mm,  # no voxel is left where the bone is thinner than a step
+        np.ravel_multi_index(tuple(places[loose].T), array.shape), numbers[loose] - (numbers[loose] > main),
+        np.delete(ml, main),
+    )  # fmt: skip
 
 
 def _contacts(array: np.ndarray, pieces: _Pieces, mm: np.ndarray, bones: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,11 +119,7 @@ def _contacts(array: np.ndarray, pieces: _Pieces, mm: np.ndarray, bones: int) ->
 
 
 def _judge(
-    shape: tuple[int, ...],
-    pieces: _Pieces,
-    contacts: np.ndarray,
-    surface: np.ndarray,
-    mm: np.ndarray,
+    shape: tuple[int, ...], pieces: _Pieces, contacts: np.ndarray, surface: np.ndarray, mm: np.ndarray,
     names: Sequence[str],
 ) -> tuple[np.ndarray, list[Notice]]:
     """The label that each piece ends with (0: dropped), uint8, and the notices."""

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,27 +47,18 @@ class Segmentation:
 
     def to_json(self, output: str | os.PathLike | None) -> dict:
         """The `segment` object; `output` is where the labels were written."""
-        found = self.detection or {}
+        found, ml = self.detection or {}, self.grid.voxel_ml
+        volumes = {label: np.count_nonzero(self.labels == label) * ml for label in self.table.labels.values()}
         document = {
-            "output": None if output is None else str(output),
-            "joint": self.table.joint,
-            "domain": self.domain,
-            "side": self.side,
-            "device": self.device,
-            "precision": self.precision,
-            "seconds": round(self.seconds, 3),
-            "bones": {
-                bone.name: {"label": bone.label, "volume_ml": round(
-                    int(np.count_nonzero(self.labels == bone.label)) * self.grid.voxel_ml, 4)}
-                for bone in self.table.bones
-            },
-            "detected_joint": found.get("joint"),
-            "verdict": found.get("verdict"),
+            "output": None if output is None else str(output), "joint": self.table.joint, "domain": self.domain,
+            "side": self.side, "device": self.device, "precision": self.precision, "seconds": round(self.seconds, 3),
+            "bones": {name: {"label": label, "volume_ml": round(volumes[label], 4)}
+                      for name, label in self.table.labels.items()},
+            "detected_joint": found.get("joint"), "verdict": found.get("verdict"),
             "in_distribution": found.get("in_distribution"),
-            "score": found.get("scores", {}).get(self.domain),
-            "scores": found.get("scores", {}),
-            "warnings": [{"code": notice.code, "message": notice.message} for notice in self.warnings],
-        }
+            "score": found.get("scores", {}).get(self.domain), "scores": found.get("scores", {}),
+            "warnings": [asdict(notice) for notice in self.warnings],
+        }  # fmt: skip
         return document if self.review is None else {**document, "review": self.review}
 
 
@@ -91,16 +82,10 @@ class Predictor:
         return cls(Bundle(Path("in-training"), manifest, state), device)
 
     def segment(
-        self,
-        volume: Volume,
-        joint: str,
-        side: str | None = None,
-        *,
+        self, volume: Volume, joint: str, side: str | None = None, *,
         progress: Callable[[float, str], None] = lambda fraction, stage: None,
-        cancelled: Callable[[], bool] = lambda: False,
-        probabilities: Callable[[int], np.ndarray] | None = None,
-        uncertainty: np.ndarray | None = None,
-        detected: Callable[[dict], None] = lambda found: None,
+        cancelled: Callable[[], bool] = lambda: False, detected: Callable[[dict], None] = lambda found: None,
+        probabilities: Callable[[int], np.ndarray] | None = None, uncertainty: np.ndarray | None = None,
     ) -> Segmentation:
         """`joint` names a joint, a domain, or is "auto"; `side` ("left", "right") overrides what the volume tells.
 
@@ -155,26 +140,14 @@ class Predictor:
             if uncertainty is not None:
                 calibrate(stack, doubt, labels, changed, calibration)
         return Segmentation(
-            labels=labels,
-            grid=volume.grid,
-            domain=card.name,
-            table=card.table,
-            side=side or volume.side,
-            device=str(run.device),
-            precision=str(run.precision).removeprefix("torch."),
-            seconds=time.perf_counter() - started,
-            warnings=warnings,
-            detection=found if found and card.name in found["scores"] else None,
-            review=order,
-        )
+            labels, volume.grid, card.name, card.table, side or volume.side, str(run.device),
+            str(run.precision).removeprefix("torch."), time.perf_counter() - started, warnings,
+            detection=found if found and card.name in found["scores"] else None, review=order,
+        )  # fmt: skip
 
     def detect(
-        self,
-        volume: Volume,
-        stacks: Stacks | None = None,
-        warnings: list[Notice] | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
-        known: Mapping[str, Mapping[int, Moments]] | None = None,
+        self, volume: Volume, stacks: Stacks | None = None, warnings: list[Notice] | None = None,
+        cancelled: Callable[[], bool] = lambda: False, known: Mapping[str, Mapping[int, Moments]] | None = None,
     ) -> dict:
         """The `detect` object: the volume under every domain's normalization against the domain's reference exams. All
         null where the model has no signatures. What the user should know of the memory goes to `warnings`; `known`
@@ -189,13 +162,8 @@ class Predictor:
         return verdict(scores, self.bundle.manifest.domains)
 
     def observe(
-        self,
-        stack: SliceStack,
-        card: DomainCard,
-        layers: Sequence[int],
-        warnings: list[Notice] | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
-        place: Callable[[np.ndarray, Tensor], None] | None = None,
+        self, stack: SliceStack, card: DomainCard, layers: Sequence[int], warnings: list[Notice] | None = None,
+        cancelled: Callable[[], bool] = lambda: False, place: Callable[[np.ndarray, Tensor], None] | None = None,
     ) -> dict[int, Moments]:
         """The moments of the encoder's features at `layers`, over the slices that signatures look at. `place` gets the
         logits of these slices too."""

@@ -81,15 +81,11 @@ def count_levels(stack: SliceStack, raw: np.ndarray, labels: np.ndarray, changed
     """
     counts = np.zeros((stack.count, len(KINDS), NOT_LOOKED_AT + 1), np.int64)
     for index, one, kind in _kinds(stack, raw, labels, changed):
-        counts[index] = np.bincount((kind.astype(np.intp) * 256 + one).ravel(), minlength=counts[index].size).reshape(
-            counts[index].shape
-        )
+        counts[index].flat = np.bincount((kind.astype(np.intp) * 256 + one).ravel(), minlength=counts[index].size)
     return counts[..., : LEVELS + 1]
 
 
-def calibrate(
-    stack: SliceStack, raw: np.ndarray, labels: np.ndarray, changed: np.ndarray, calibration: Calibration
-) -> None:
+def calibrate(stack: SliceStack, raw: np.ndarray, labels: np.ndarray, changed: np.ndarray, calibration: Calibration):
     """Turns raw doubt into 254 × the probability of error, in place; 255 stays."""
     table = np.full((len(KINDS), 256), NOT_LOOKED_AT, np.uint8)
     table[:, : LEVELS + 1] = np.rint(calibration.table * LEVELS)

@@ -195,13 +195,9 @@ def verdict(scores: Mapping[str, float], cards: Iterable[DomainCard]) -> dict:
         found = "unlike"
     else:
         found = "ambiguous" if others and min(others) < CLEAR * scores[best] else "joint"
-    return {
-        "joint": None if found == "unlike" else joint_of[best],
-        "verdict": found,
-        "in_distribution": found != "unlike",
-        "score": round(scores[best], 4),
-        "scores": {name: round(score, 4) for name, score in sorted(scores.items(), key=lambda item: item[1])},
-    }
+    ranked = {name: round(score, 4) for name, score in sorted(scores.items(), key=lambda item: item[1])}
+    return {"joint": None if found == "unlike" else joint_of[best], "verdict": found,
+            "in_distribution": found != "unlike", "score": ranked[best], "scores": ranked}  # fmt: skip
 
 
 def ranking(found: Mapping) -> str:

@@ -1,7 +1,7 @@
 """A volume as the stack of normalized 2-D slices that a network expects, and the way back to the volume's own voxels.
 
-Inference and training both load their images through `SliceStack`, so that a network meets at work what it met in
-training. Nothing here is random and nothing depends on the order in which slices are asked for.
+Inference and training both load their images through `SliceStack`. Nothing here is random and nothing depends on the
+order in which slices are asked for.
 
 Axes. A volume's array is [i, j, k] in the file's own order. Permutation and flips alone (views, never copies) turn it
 into [slice, row, column]; nothing is rotated, an oblique volume keeps its slices. The slice, row and column axes run:
@@ -194,8 +194,7 @@ class SliceStack:
     def images(self, indices: Iterable[int]) -> np.ndarray:
         """Normalized float32 [n, 2·context + 1, rows, columns]; a slice's channels run from its lowest neighbour up.
 
-        A neighbour is the slice nearest to its distance in millimetres, the first or last slice beyond the ends. What
-        lies outside the field of view reads as the lowest intensity.
+        A neighbour beyond the ends is the first or last slice; outside the field of view lies the lowest intensity.
         """
         indices = np.asarray(list(indices), int)
         wanted = np.clip(indices[:, None] + self.settings.neighbours(self.spacing), 0, self.count - 1)
@@ -228,16 +227,12 @@ class SliceStack:
         """The type to calculate in, what non-finite voxels are read as, and how many there are."""
         kind = self._view.dtype
         read_as = np.float32 if kind.itemsize <= 2 or kind == np.float32 else np.float64  # holds these values exactly
-        if kind.kind != "f":
-            return read_as, 0.0, 0
         bad, lowest = 0, np.inf
-        for start in range(0, self.count, CHUNK):
+        for start in range(0, self.count if kind.kind == "f" else 0, CHUNK):
             part = self._view[start:start + CHUNK]
             finite = np.isfinite(part)
-            missing = part.size - int(np.count_nonzero(finite))
-            if missing < part.size:
-                lowest = min(lowest, float(np.min(part, where=finite, initial=np.inf) if missing else part.min()))
-            bad += missing
+            bad += part.size - int(np.count_nonzero(finite))
+            lowest = min(lowest, float(part.min() if finite.all() else np.min(part, where=finite, initial=np.inf)))
         return read_as, (lowest if np.isfinite(lowest) else 0.0), bad
 
     def _read(self, indices: np.ndarray | slice, rows=slice(None), columns=slice(None)) -> np.ndarray:
@@ -260,7 +255,7 @@ class SliceStack:
         coarse = np.empty([len(each) for each in edges])
         for position, start in enumerate(edges[0]):
             slab = self._read(slice(start, start + blocks[0])).astype(np.float64).mean(axis=0)
-            coarse[position] = np.add.reduceat(np.add.reduceat(slab, edges[1], axis=0), edges[2], axis=1)
+            coarse[position] = _block_sums(_block_sums(slab, blocks[1]).T, blocks[2]).T
         for axis in (1, 2):
             widths = np.diff(np.append(edges[axis], sizes[axis]))
             coarse /= widths[:, None] if axis == 1 else widths
@@ -311,6 +306,15 @@ class SliceStack:
         found = np.matmul(np.matmul(rows.forward, values.astype(np.float32, copy=False)), columns.forward.T)
         found += np.float32((norm.low - norm.mean) / norm.deviation)
         return found
+
+
+def _block_sums(rows: np.ndarray, block: int) -> np.ndarray:
+    """Sums of `block` rows each, of the rest in the last; numpy's own reduceat takes twice as long."""
+    sums = rows[::block].copy()
+    for offset in range(1, block):
+        more = rows[offset::block]
+        sums[: len(more)] += more
+    return sums
 
 
 def _block_of(edges: np.ndarray, size: int) -> np.ndarray:

@@ -176,15 +176,11 @@ class Session:
             return made[name]
 
         result = predictor.segment(
-            volume,
-            options.joint,
-            options.side,
+            volume, options.joint, options.side, cancelled=cancelled, detected=detected,
             progress=lambda fraction, stage: progress(0.08 + 0.84 * fraction, stage),
-            cancelled=cancelled,
             probabilities=(lambda bones: make("probabilities", bones)) if "probabilities" in maps else None,
             uncertainty=make("uncertainty", 1)[0] if "uncertainty" in maps else None,
-            detected=detected,
-        )
+        )  # fmt: skip
         progress(0.93, "writing")
         if cancelled():
             raise Cancelled()

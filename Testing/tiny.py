@@ -39,6 +39,19 @@ def tensors_of(network: Segmenter) -> dict[str, torch.Tensor]:
     return {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
 
 
+def domain_state(network: Segmenter, name: str) -> dict[str, torch.Tensor]:
+    """A copy of the rows that a domain uses, normalization statistics included, by the names of `state_dict`."""
+    row = network.normalization_row(name)
+    state = {
+        f"{path}.{key}": tensor[row].clone()
+        for path, module in network.named_modules()
+        if isinstance(module, DomainBatchNorm)
+        for key, tensor in module.state_dict().items()
+    }
+    weight, bias = network.head.matrix(name)
+    return {**state, "head.weight": weight.detach().clone(), "head.bias": bias.detach().clone()}
+
+
 def tiny_manifest(config: NetworkConfig, **options) -> Manifest:
     """A manifest for a network whose joints are known ones; `options` are further fields."""
     cards = tuple(DomainCard(s.name, s.joint, joint_table(s.joint), dict(SETTINGS)) for s in config.domains)

@@ -71,13 +71,11 @@ def affine_of(geometry: NiftiGeometry) -> np.ndarray:
         a = np.sqrt(max(0.0, 1 - (b * b + c * c + d * d)))
         if a < 1e-3:  # a half turn: rounding has left b, c, d a little long or short
             a, (b, c, d) = 0.0, np.array([b, c, d]) / np.sqrt(b * b + c * c + d * d)
-        rotation = np.array(
-            [
-                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-            ]
-        )
+        rotation = np.array([
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ])  # fmt: skip
         affine[:3, :3] = rotation * spacing * [1, 1, -1 if geometry.pixdim[0] < 0 else 1]
         affine[:3, 3] = offset
     affine[:3] *= scale

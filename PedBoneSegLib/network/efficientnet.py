@@ -32,9 +32,7 @@ NORM = {"eps": 1e-3, "momentum": 0.01}
 class MBConv(nn.Module):
     """Inverted residual: widen, depthwise convolution, squeeze and excitation, narrow; added to its input if alike."""
 
-    def __init__(
-        self, rows: int, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int
-    ) -> None:
+    def __init__(self, rows: int, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int):
         super().__init__()
         inner = in_channels * expansion
         squeezed = max(1, in_channels // 4)
@@ -71,9 +69,7 @@ class EfficientNetEncoder(nn.Module):
             out_channels = _round_channels(base * width)
             stage = nn.ModuleDict()
             for repeat in range(math.ceil(repeats * depth)):
-                stage[str(block)] = MBConv(
-                    rows, channels, out_channels, kernel, 1 if repeat else stride, expansion
-                )
+                stage[str(block)] = MBConv(rows, channels, out_channels, kernel, 1 if repeat else stride, expansion)
                 channels = out_channels
                 block += 1
             self.stages.append(stage)
@@ -101,11 +97,9 @@ def published_name(name: str) -> str:
     """
     name = re.sub(r"^stages\.", "_blocks.", name)
     for ours, conv, norm in (
-        ("stem", "_conv_stem", "_bn0"),
-        ("expand", "_expand_conv", "_bn0"),
-        ("depthwise", "_depthwise_conv", "_bn1"),
-        ("project", "_project_conv", "_bn2"),
-    ):
+        ("stem", "_conv_stem", "_bn0"), ("expand", "_expand_conv", "_bn0"),
+        ("depthwise", "_depthwise_conv", "_bn1"), ("project", "_project_conv", "_bn2"),
+    ):  # fmt: skip
         name = name.replace(f"{ours}.conv.", f"{conv}.").replace(f"{ours}.norm.", f"{norm}.")
     return name.replace("squeeze.", "_se_reduce.").replace("excite.", "_se_expand.")
 

@@ -43,11 +43,7 @@ class Segmenter(nn.Module):
             variant = config.architecture.removeprefix("efficientnet-")
             self.encoder = EfficientNetEncoder(rows, config.in_channels, variant)
         self.decoder = Decoder(
-            rows,
-            self.encoder.channels,
-            self.encoder.strides[0],
-            config.decoder,
-            config.width if plain else 32,
+            rows, self.encoder.channels, self.encoder.strides[0], config.decoder, config.width if plain else 32,
             attention=config.architecture == "attention-unet",
         )
         self.head = Head(config, self.decoder.channels)
@@ -99,31 +95,15 @@ class Segmenter(nn.Module):
         a gradient of zero; without weight decay they stay as they are, bit for bit.
         """
         self.config.index(name)
-        own: list[nn.Parameter] = []
-        if self.config.normalization == "domain":
-            for module in self.modules():
-                if isinstance(module, DomainBatchNorm):
-                    own += [module.weight, module.bias]
-        if self.config.head == "domain":
-            own += [self.head.weight, self.head.bias]
-        return own
+        norms = [module for module in self.modules() if isinstance(module, DomainBatchNorm)]
+        own = norms if self.config.normalization == "domain" else []
+        own = own + [self.head] if self.config.head == "domain" else own
+        return [parameter for module in own for parameter in (module.weight, module.bias)]
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """All other parameters: those that every domain uses."""
         own = {id(parameter) for parameter in self.domain_parameters(self.config.domains[0].name)}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
-
-    def domain_state(self, name: str) -> dict[str, Tensor]:
-        """A copy of the rows that a domain uses, normalization statistics included, by the names of `state_dict`."""
-        row = self.normalization_row(name)
-        state = {
-            f"{path}.{key}": tensor[row].clone()
-            for path, module in self.named_modules()
-            if isinstance(module, DomainBatchNorm)
-            for key, tensor in module.state_dict().items()
-        }
-        weight, bias = self.head.matrix(name)
-        return {**state, "head.weight": weight.detach().clone(), "head.bias": bias.detach().clone()}
 
     def _order(self, domains: list[str] | tuple[str, ...], images: int) -> dict[str, slice]:
         if isinstance(domains, str) or len(domains) != images:

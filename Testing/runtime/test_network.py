@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import random_network, tiny_config
+from tiny import domain_state, random_network, tiny_config
 from torch import nn
 
 from PedBoneSegLib.network.config import (
@@ -224,12 +224,12 @@ def test_a_further_domain_leaves_the_others_bit_for_bit(head, normalization):
     network = random_network(tiny_config(head=head, normalization=normalization))
     x = images(dtype=torch.float32)
     before = network(x, MIXED).logits
-    states = {spec.name: network.domain_state(spec.name) for spec in network.config.domains}
+    states = {spec.name: domain_state(network, spec.name) for spec in network.config.domains}
     network.add_domain(DomainSpec("hip", "hip", ("femur", "pelvis")), like="shoulder")
     after = network(x, MIXED).logits
     assert all(torch.equal(before[name], after[name]) for name in before)
     for name, state in states.items():
-        assert all(torch.equal(tensor, network.domain_state(name)[key]) for key, tensor in state.items())
+        assert all(torch.equal(tensor, domain_state(network, name)[key]) for key, tensor in state.items())
     assert network(x, ["hip"] * 6).logits["hip"].shape == (6, 3, 16, 24)
     fresh = build_network(network.config)
     fresh.load_state_dict(network.state_dict())  # the configuration describes it still
@@ -247,7 +247,7 @@ def test_an_own_scanner_starts_as_the_joints_own_domain_matched_by_bone():
 def test_a_new_joint_starts_with_a_head_of_its_own():
     network = random_network(tiny_config())
     network.add_domain(DomainSpec("hip", "hip", ("femur", "pelvis")), like="knee")
-    knee, hip = network.domain_state("knee"), network.domain_state("hip")
+    knee, hip = domain_state(network, "knee"), domain_state(network, "hip")
     assert all(torch.equal(knee[key], hip[key]) for key in knee if not key.startswith("head."))
     assert hip["head.weight"].shape[0] == 3 and hip["head.bias"].abs().max() == 0
     assert not any(torch.equal(row, other) for row in hip["head.weight"] for other in network.head.weight[:-3])
@@ -280,7 +280,7 @@ def test_parameters_are_shared_or_a_domains(head, normalization):
 def test_training_a_new_domain_on_frozen_filters_leaves_the_others():
     network = random_network(tiny_config())
     network.add_domain(DomainSpec("hip", "hip", ("femur", "pelvis")), like="knee")
-    before = {spec.name: network.domain_state(spec.name) for spec in network.config.domains}
+    before = {spec.name: domain_state(network, spec.name) for spec in network.config.domains}
     for parameter in network.shared_parameters():
         parameter.requires_grad_(False)
     optimizer = torch.optim.AdamW(network.domain_parameters("hip"), lr=1e-2, weight_decay=0)
@@ -290,6 +290,6 @@ def test_training_a_new_domain_on_frozen_filters_leaves_the_others():
         network(images(2, dtype=torch.float32) + step, ["hip"] * 2).logits["hip"].square().mean().backward()
         optimizer.step()
     for name, state in before.items():
-        after = network.domain_state(name)
+        after = domain_state(network, name)
         changed = [key for key in state if not torch.equal(state[key], after[key])]
         assert bool(changed) == (name == "hip"), (name, changed)
