@@ -108,7 +108,6 @@ class BatchSection(Section):
                 slicer.mrmlScene.RemoveNode(volume)
                 raise
             volume.CreateDefaultDisplayNodes()
-            self.panel.parameters.volume = volume
             slicer.util.setSliceViewerLayers(background=volume, fit=True)
             self.panel.segment.showAnswer(segmentation, row)
 

@@ -7,7 +7,7 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from PedBoneSegLib import __version__
-from PedBoneSegLib.anatomy import JointTable, known_joints
+from PedBoneSegLib.anatomy import known_joints
 
 from . import images, models, paths, segmentations
 from .processes import WorkLog
@@ -40,6 +40,7 @@ class PedBoneSegLogic(ScriptedLoadableModuleLogic):
     def run(self, choice: Choice, **callbacks: Callable) -> Run:
         """Begins a segmentation; see `Run` for the callbacks."""
         self.log.hide(choice.volume.GetName() or "")
+        choice.model = models.modelFor(choice.joint, choice.model)
         run = Run(choice, self.client, self.folder, models.tableOf, **callbacks)
         run.begin()
         return run
@@ -57,13 +58,14 @@ class PedBoneSegLogic(ScriptedLoadableModuleLogic):
 
         self.run(Choice(volume, joint, side or images.sideOf(volume), **choices), onDone=end, onError=end)
         loop.exec_()
-        if len(outcome) == 3:
+        if len(outcome) == 3:  # kind, message, answer
             raise RuntimeError(outcome[1])
         return tuple(outcome)
 
-    def measure(self, segmentation, table: JointTable, **callbacks: Callable) -> None:
-        """Asks the worker for the measures of the table's bones; see `Errand` for the callbacks."""
-        volume, model = segmentations.volumeOf(segmentation), segmentations.memoryOf(segmentation).get("model")
+    def measure(self, segmentation, **callbacks: Callable) -> None:
+        """Asks the worker for the measures of a result's bones; see `Errand` for the callbacks."""
+        volume, table = segmentations.volumeOf(segmentation), segmentations.tableOf(segmentation)
+        model = segmentations.memoryOf(segmentation).get("model")
         fields = {"joint": table.joint, "model": None if table.joint in known_joints() else model}
         labels = segmentations.mergedLabels(segmentation, table, volume)
         Errand(self.client, self.folder, **callbacks).start("measure", labels, images.gridOf(volume), fields)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from functools import partial
 
 import slicer
 import vtk
@@ -77,10 +78,7 @@ class MeasureSection(Section):
         if self.panel.ready():
             enable(False, self.ui.measureButton)
             self.say(_("Measuring"))
-            self.logic.measure(
-                segmentation, segmentations.tableOf(segmentation),
-                onDone=lambda answer: self._onMeasured(segmentation, answer), onError=self._onError,
-            )  # fmt: skip
+            self.logic.measure(segmentation, onDone=partial(self._onMeasured, segmentation), onError=self._onError)
 
     def _onMeasured(self, segmentation, answer: dict) -> None:
         if segmentation is not self.panel.segmentation:

@@ -8,7 +8,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import answers, images, segmentations
-from .models import modelFor
 from .runs import Choice, Run
 from .section import Section, capitalized, enable
 
@@ -19,7 +18,7 @@ class SegmentSection(Section):
     def __init__(self, panel) -> None:
         super().__init__(panel, panel.ui.stageLabel)
         self._run: Run | None = None
-        self._volume = self._parameters = None  # as last seen
+        self._volume = self._parameters = object()  # as last seen: nothing yet
         self._asked = None  # the segmentation that holds handwork, until the user has said where a result goes
         self._started = self._lastSign = 0.0
         self._progress: dict = {}
@@ -62,7 +61,10 @@ class SegmentSection(Section):
         if volume is not self._volume:
             restored = parameters is not self._parameters and parameters.side  # a scene was loaded with its choices
             self._volume = volume
-            if volume is not None and not restored:
+            self._forget()
+            if volume is None:
+                self.say(_("Load an MR image, drop its file here, or take one from the module Sample Data."))
+            elif not restored:
                 parameters.side = images.sideOf(volume) or ""
             if segmentations.volumeOf(parameters.segmentation) not in (volume, None):
                 parameters.segmentation = None
@@ -81,14 +83,12 @@ class SegmentSection(Section):
         if run is not None:
             run.abandon()
         self._reset()
+        self._forget()
         self.say(_("Cancelled.") if run is not None else "")
-        self.ui.answerLabel.setText("")
-        self._warn(None)
 
     def start(self, choice: Choice) -> None:
         self._ask(None)
-        self._warn(None)
-        self.ui.answerLabel.setText("")
+        self._forget()
         if not self.panel.ready():
             self.say(_("Something is missing on this computer: see the top of the panel."))
             return
@@ -105,14 +105,15 @@ class SegmentSection(Section):
         self._tick()
 
     def showAnswer(self, segmentation, answer: dict) -> None:
-        """What was found, and the warning that must not be missed; the segmentation becomes the chosen one."""
-        self.say("")
+        """What was found, and the warning that must not be missed; volume and segmentation become the chosen ones."""
+        if self.panel.parameters is not None:
+            self.panel.parameters.volume = segmentations.volumeOf(segmentation)
+            self.panel.parameters.side = answer.get("side") or ""
+            self.panel.parameters.segmentation = segmentation
+            self.panel.parametersChanged()
         self.ui.answerLabel.setText(answers.summary(answer))
         self._warn(answers.warningOf(answer))
         self.panel.models.showDevice(str(answer.get("device") or ""))
-        if self.panel.parameters is not None:
-            self.panel.parameters.segmentation = segmentation
-            self.panel.parametersChanged()
 
     # ---- what the user does
 
@@ -130,8 +131,7 @@ class SegmentSection(Section):
     def _choice(self, **changes) -> Choice:
         parameters, models = self.panel.parameters, self.panel.models
         chosen = {name: getattr(parameters, name) for name in ("volume", "joint", "segmentation")} | changes
-        model = modelFor(chosen["joint"], models.model)
-        return Choice(**chosen, side=parameters.side or None, model=model, device=models.device)
+        return Choice(**chosen, side=parameters.side or None, model=models.model, device=models.device)
 
     @staticmethod
     def _holdsHandwork(choice: Choice) -> bool:
@@ -203,6 +203,12 @@ class SegmentSection(Section):
         self.ui.progressBar.setVisible(False)
         self._ask(None)
         self.panel.parametersChanged()
+
+    def _forget(self) -> None:
+        """What was said of an earlier run, or of another volume."""
+        self.say("")
+        self.ui.answerLabel.setText("")
+        self._warn(None)
 
     def _warn(self, warning: answers.Warning | None) -> None:
         ui, joint = self.ui, warning.joint if warning else ""

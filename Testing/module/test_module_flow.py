@@ -50,6 +50,16 @@ def test_aTransformInTheSceneChangesNoVoxel(logic, makeVolume):
     assert np.array_equal(*results) and results[0].any()
 
 
+def test_measuringByAScript(logic, makeVolume, spin):
+    segmentation, answer = logic.segmentAndWait(makeVolume(image()), joint="knee", model="tiny")
+    measured = []
+    logic.measure(segmentation, onDone=measured.append)
+    spin(lambda: measured)
+    femur = measured[0]["bones"]["femur"]
+    assert femur["volume_ml"] == pytest.approx(answer["bones"]["femur"]["volume_ml"], rel=1e-3) and femur["volume_ml"]
+    assert not list(logic.folder.path.iterdir())
+
+
 def test_theFileHoldsTheGridOfTheVolume(logic, makeVolume, spin, tmp_path):
     """What the worker is handed, read by another reader: voxels, spacing, axes and origin."""
     import SimpleITK

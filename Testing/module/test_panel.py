@@ -82,6 +82,23 @@ def test_segmentingByAClick(ui, widget, volume, segment):
     assert "Müller" not in widget.logic.log.text and "Zoë" not in widget.logic.log.text
 
 
+def test_anAnswerStandsWithItsVolumeAlone(ui, widget, volume, segment, makeVolume, spin):
+    """Another volume takes the words about the last one away; a result brings its own volume back."""
+    segmentation = segment()
+    other = makeVolume(name="left ankle")
+    widget._parameterNode.volume = other
+    assert not ui.answerLabel.text and not ui.warningFrame.isVisibleTo(ui.segmentSection)
+    assert widget._parameterNode.segmentation is None and ui.sideCombo.currentData == "left"
+    widget._parameterNode.volume = volume
+    ui.segmentButton.click()
+    widget._parameterNode.volume = other
+    spin(lambda: not widget.panel.segment.running, SECONDS)
+    assert ui.answerLabel.text.startswith("Knee, right") and widget._parameterNode.volume is volume
+    assert widget._parameterNode.segmentation is not segmentation
+    widget._parameterNode.volume = None
+    assert "Sample Data" in ui.stageLabel.text and not ui.segmentButton.enabled
+
+
 def test_cancelLeavesTheSceneAsItWas(ui, widget, large, spin):
     nodes = slicer.mrmlScene.GetNumberOfNodes()
     ui.segmentButton.click()
