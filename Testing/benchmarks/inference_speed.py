@@ -31,6 +31,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,47 +109,44 @@ def write_volume(path: Path, size: tuple[int, int, int], spacing: tuple[float, f
 
 
 def compare_request(rounds: int) -> None:
-    """File to file against the network alone on the same batches of pixels."""
-    cpu = torch.device("cpu")
+    """File to file against the network alone on the same batches of pixels, in float32 and as the program chooses."""
+    cpu, session = torch.device("cpu"), Session()
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "exam.nii.gz"), Path(folder, "labels.nii.gz")
         write_volume(source, (SIDE, SIDE, 64), (0.9, 0.9, 3.0))
         options = SegmentOptions(str(source), str(output), joint="knee", device="cpu", overwrite=True)
-        session = Session()
-        session.segment(options)
         predictor = session.predictor(None, "cpu")
-        precision, cards = predictor.precision(cpu), predictor.bundle.manifest.domains
         stack = SliceStack(read_volume(source), SliceSettings.from_dict(predictor.bundle.domain("knee").settings))
-        size = BATCH_PIXELS["cpu"] // np.prod(stack.shape)
-        batches = [
-            torch.from_numpy(stack.images(stack.occupied[start : start + size])).to(precision)
-            for start in range(0, len(stack.occupied), size)
-        ]
-        others = [(predictor.network(card.name, cpu, precision), predictor.reference(card)) for card in cards
-                  if card.name != "knee"]
-        whole, bare, verdicts = [], [], []
-        for _ in range(rounds):
-            began = time.perf_counter()
-            session.segment(options)
-            whole.append(time.perf_counter() - began)
-            with torch.inference_mode():
-                network = predictor.network("knee", cpu, precision)
-                began = time.perf_counter()
-                for images in batches:
-                    network(images)
-                bare.append(time.perf_counter() - began)
-                began = time.perf_counter()
-                for other, reference in others:
-                    if reference:
-                        for images in batches[: 8 // size]:
-                            other.encoder_features(images, max(reference.layers))
-                verdicts.append(time.perf_counter() - began)
-    middle = dict(zip(("whole", "bare", "verdict"), map(statistics.median, (whole, bare, verdicts)), strict=True))
-    more = [100 * (one / other - 1) for one, other in zip(whole, bare, strict=True)]
-    print(f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file to file, "
-          f"joint named: {middle['whole']:.2f} s; the network alone on these slices: {middle['bare']:.2f} s; more: "
-          f"{statistics.median(more):.0f} % ({min(more):.0f} – {max(more):.0f}), of which the other joints' encoders, "
-          f"for the verdict: {100 * middle['verdict'] / middle['bare']:.0f} %")
+        size = BATCH_PIXELS["cpu"] // int(np.prod(stack.shape))
+        parts = [stack.occupied[start : start + size] for start in range(0, len(stack.occupied), size)]
+        images = [torch.from_numpy(stack.images(part)) for part in parts]
+        others = [card for card in predictor.bundle.manifest.domains if card.name != "knee" and card.signature]
+        for precision in dict.fromkeys((torch.float32, predictor.precision(cpu))):
+            predictor.precision = lambda device, precision=precision: precision
+            batches = [batch.to(precision) for batch in images]
+            network = predictor.network("knee", cpu, precision)
+            seen = [(predictor.network(card.name, cpu, precision), predictor.reference(card)) for card in others]
+            session.segment(options)  # warms up
+            seconds = np.array([
+                (_seconds(session.segment, [options]), _seconds(network, batches),
+                 sum(_seconds(partial(each.encoder_features, level=max(known.layers)), batches[: 8 // size])
+                     for each, known in seen))
+                for _ in range(rounds)
+            ])  # fmt: skip
+            whole, bare, verdict = np.median(seconds, axis=0)
+            more = 100 * (seconds[:, 0] / seconds[:, 1] - 1)
+            print(f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file "
+                  f"to file, joint named: {whole:.2f} s; the network alone on these slices: {bare:.2f} s; more: "
+                  f"{np.median(more):.0f} % ({more.min():.0f} – {more.max():.0f}), of which the other joints' "
+                  f"encoders, for the verdict: {100 * verdict / bare:.0f} %")
+
+
+def _seconds(work: Callable, inputs: list) -> float:
+    began = time.perf_counter()
+    with torch.inference_mode():
+        for each in inputs:
+            work(each)
+    return time.perf_counter() - began
 
 
 def large_volume(_rounds: int) -> None:
