@@ -60,8 +60,8 @@ class Sample:
 
 SAMPLES = (
     Sample("ankle", 4, 11.0, "T1", "sagittal", 0.65, 3.5, (0.0, 0.0)),
-    Sample("knee", 3, 11.0, "PD", "sagittal", 0.65, 4.0, (0.08, 0.08)),
-    Sample("shoulder", 4, 12.0, "T1", "coronal", 0.8, 4.0, (0.12, 0.12)),
+    Sample("knee", 12, 11.0, "PD", "sagittal", 0.65, 4.0, (0.08, 0.08)),
+    Sample("shoulder", 3, 12.0, "T1", "coronal", 0.8, 4.0, (0.12, 0.12)),
 )
 
 

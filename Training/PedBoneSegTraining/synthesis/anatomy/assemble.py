@@ -146,7 +146,9 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     skin = finer(fascia - fat, 4)
     thick = finer(soft["skin_mm"] * _steepness(fascia - fat, 4 * space.spacing), 4)
     steep, fascia = finer(_steepness(fascia, 4 * space.spacing), 4), finer(fascia, 4)
-    flesh, group = muscles(space, half, strands, septum)
+    size = parameters["size"]
+    more = soft["filled_mm"] * size * (0.2 + 0.8 * step(half[2].abs(), 30 * size, 90 * size))
+    flesh, group = muscles(space, half, strands, septum, more)
     tissue = torch.full(space.size, int(T.FAT), dtype=torch.uint8, device=space.device)
 
     lobules = (space.noise(seed + 3, 11.0, 0)[0] + 0.5 * space.noise(seed + 4, (6.0, 6.0, 14.0), 0)[0]).abs()

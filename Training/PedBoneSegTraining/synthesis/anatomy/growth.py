@@ -96,7 +96,12 @@ def ossify(body: Body, center: str | None, bone_age: float, size: float, thickne
 
 
 def _nucleus(surface: torch.Tensor, left: float, voxel: float) -> torch.Tensor:
-    """The ossified middle of a cartilage model: further inside by `left` mm and rounder than it."""
+    """The ossified middle of a cartilage model: further inside by `left` mm and rounder than it.
+
+    A model that is thin itself keeps a nucleus: half as much again is the most that rounding takes, and 0.6 of the
+    model's own depth all together.
+    """
+    left = min(left, 0.4 * float(-surface.min()))
     if left < 0.1:
         return surface
     reach = max(round(left / voxel), 1)
@@ -104,4 +109,4 @@ def _nucleus(surface: torch.Tensor, left: float, voxel: float) -> torch.Tensor:
     for _ in range(2):
         padded = torch.nn.functional.pad(rounded, (reach,) * 6, mode="replicate")
         rounded = torch.nn.functional.avg_pool3d(padded, 2 * reach + 1, 1)
-    return torch.maximum(rounded[0, 0] + 0.8 * left, surface + 0.5 * left)
+    return torch.minimum(torch.maximum(rounded[0, 0] + 0.8 * left, surface + 0.5 * left), surface + 1.5 * left)

@@ -6,7 +6,7 @@ from . import JOINTS
 from .draw import Draw
 from .growth import ADULT, cartilage_thickness, plate_thickness, size_at
 
-VERSION = 1   # of the anatomy: part of every exam's name, raised when the same draw would give another joint
+VERSION = 2   # of the anatomy: part of every exam's name, raised when the same draw would give another joint
 
 
 def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> dict:
@@ -19,6 +19,10 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
     reach = d.normal(1, 0.1)
     extent = [round(e * (0.4 + 0.6 * size) * reach, 2) for e in JOINTS[joint].FIELD]
     center = [round(c * size + d.normal(0, s), 4) for c, s in zip(JOINTS[joint].CENTER, (6, 6, 9), strict=True)]
+    if d.chance(0.3):      # a tall field, up the one shaft or down the other
+        tall = d.uniform(1.2, 1.7)
+        center[2] = round(center[2] + 0.6 * d.uniform(-1, 1) * (tall - 1) * extent[2], 4)
+        extent[2] = round(tall * extent[2], 2)
     both = joint in ("ankle", "knee") and d.chance(0.12)
     if both:
         center[0] = round(center[0] - 0.33 * extent[0], 4)     # looks at the space between the limbs
@@ -40,6 +44,7 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
         "soft": {
             "seed": d.seed(), "bulk": d.normal(1.55, 0.12),
             "fat_mm": round(2 + 9 * d.uniform(0, 1) ** 2 * d.uniform(0.4, 2.0), 3),
+            "filled_mm": round(d.uniform(0, 12), 3) if d.chance(0.7) else 0.0,
             "septum_mm": d.uniform(0.5, 1.8), "streaks": round(d.uniform(0, 1) ** 2, 4), "lobules": d.uniform(0, 1),
             "skin_mm": d.uniform(1.0, 1.8), "vessels": int(d.uniform(2, 9)),
             "nodes": int(d.uniform(0, 4)) if d.chance(0.5) else 0,

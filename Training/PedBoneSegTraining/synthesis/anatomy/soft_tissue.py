@@ -39,16 +39,18 @@ def empty(box: Box) -> bool:
     return any(s.stop <= s.start for s in box)
 
 
-def muscles(space: Space, p: torch.Tensor, strands: list[Strand], septum: torch.Tensor):
+def muscles(space: Space, p: torch.Tensor, strands: list[Strand], septum: torch.Tensor, more: torch.Tensor):
     """→ (flesh, group) on level 1: flesh > 0 inside a muscle, mm; group its number.
 
-    Where muscles would overlap, each keeps what is nearer to its own axis, and a septum of fat runs between.
+    Where muscles would overlap, each keeps what is nearer to its own axis, and a septum of fat runs between. They are
+    thicker than their strands by `more` mm, a field.
     """
+    reach = 4.0 + float(more.max())
     shape = space.shape(1)
     first = torch.full(shape, 50.0, device=space.device)
     second, group = first.clone(), torch.zeros(shape, dtype=torch.uint8, device=space.device)
     for number, strand in enumerate((s for s in strands if s.tissue == Tissue.MUSCLE), start=1):
-        box = strand_box(space, strand, 1, 4.0)
+        box = strand_box(space, strand, 1, reach)
         if empty(box):
             continue
         d = strand_distance(p[(slice(None), *box)], strand)
@@ -56,7 +58,7 @@ def muscles(space: Space, p: torch.Tensor, strands: list[Strand], septum: torch.
         second[box] = torch.minimum(second[box], torch.maximum(old, d))
         group[box] = torch.where(d < old, number, group[box])
         first[box] = torch.minimum(old, d)
-    return torch.minimum(-first, (second - first) / 2 - septum / 2), group
+    return torch.minimum(more - first, (second - first) / 2 - septum / 2), group
 
 
 def outline(space: Space, p: torch.Tensor, strands: list[Strand], bones: torch.Tensor, k: float) -> torch.Tensor:
