@@ -45,16 +45,12 @@ def run(folder: Path, progress: Progress = quiet) -> Path:
     write_png(folder / "slices.png", overlay(read_volume(SAMPLE), labels, table))
     seen = view_in_3d(labels_file, JOINT, folder / "bones.png")
     page = PAGE.format(
-        model=escape(f"{manifest.name} {manifest.version}"),
-        seconds=result["seconds"],
-        device=result["device"],
-        precision=result["precision"],
+        model=escape(f"{manifest.name} {manifest.version}"), labels=labels_file.name, card=escape(manifest.card),
+        **{key: result[key] for key in ("seconds", "device", "precision")},
         view='<p><img src="bones.png" alt="The bones in 3-D"></p>' if seen else "",
         rows="".join(f"<tr><td>{bone}<td>{entry['volume_ml']:.1f}</tr>" for bone, entry in result["bones"].items()),
         warnings=" ".join(escape(notice["message"]) + "." for notice in result["warnings"]),
-        labels=labels_file.name,
-        card=escape(manifest.card),
-    )
+    )  # fmt: skip
     with whole_file(folder / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     progress(1.0, "done")

@@ -7,8 +7,7 @@ Anything that is raised and is not one of these is a bug: it keeps its traceback
 class PedBoneSegError(Exception):
     """A foreseeable failure. `message` names the thing and the fault, `hint` the remedy (may be empty)."""
 
-    kind = "bug"
-    exit_code = 1
+    kind, exit_code = "bug", 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -22,29 +21,25 @@ class PedBoneSegError(Exception):
 class BadInput(PedBoneSegError):
     """A file, a folder, an option or a data set that cannot be used as it is."""
 
-    kind = "bad-input"
-    exit_code = 2
+    kind, exit_code = "bad-input", 2
 
 
 class BadModel(PedBoneSegError):
     """A model that is missing, damaged, of an unknown schema, or lacks what was asked of it."""
 
-    kind = "bad-model"
-    exit_code = 3
+    kind, exit_code = "bad-model", 3
 
 
 class OutOfMemory(PedBoneSegError):
     """Neither a smaller batch nor the CPU was small enough."""
 
-    kind = "out-of-memory"
-    exit_code = 4
+    kind, exit_code = "out-of-memory", 4
 
 
 class Cancelled(PedBoneSegError):
     """The user stopped the work; nothing was written."""
 
-    kind = "cancelled"
-    exit_code = 5
+    kind, exit_code = "cancelled", 5
 
     def __init__(self, message: str = "cancelled", hint: str = "") -> None:
         super().__init__(message, hint)
@@ -56,8 +51,7 @@ class Undecided(PedBoneSegError):
     `scores` maps every domain to its score, the smallest being the likeliest.
     """
 
-    kind = "undecided"
-    exit_code = 6
+    kind, exit_code = "undecided", 6
 
     def __init__(self, message: str, hint: str, verdict: str, scores: dict[str, float]) -> None:
         super().__init__(message, hint)

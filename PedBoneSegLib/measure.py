@@ -71,13 +71,10 @@ def _measure(labels: np.ndarray, label: int, box: tuple[slice, ...] | None, grid
     axes = axes[:, np.argsort(-spread, kind="stable")].T
     axes *= np.sign(np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1))  # towards L, P or S
     return {
-        "volume_ml": len(points) * grid.voxel_ml,
-        "surface_cm2": surface_mm2(mask, grid.spacing) / 100,
-        "center_mm": center.tolist(),
-        "extent_mm": _extents(offsets, np.eye(3), steps),
-        "length_mm": _extents(offsets, axes, steps),
-        "axes": axes.tolist(),
-    }
+        "volume_ml": len(points) * grid.voxel_ml, "surface_cm2": surface_mm2(mask, grid.spacing) / 100,
+        "center_mm": center.tolist(), "extent_mm": _extents(offsets, np.eye(3), steps),
+        "length_mm": _extents(offsets, axes, steps), "axes": axes.tolist(),
+    }  # fmt: skip
 
 
 def _extents(offsets: np.ndarray, axes: np.ndarray, steps: np.ndarray) -> list[float]:

@@ -127,11 +127,11 @@ def remove(name: str) -> StoredModel:
 
 
 def _installed(name: str) -> StoredModel:
-    for stored in reversed(list_models()):  # the user's own before one built in, should both have the name
-        if stored.name == name:
-            return stored
-    known = ", ".join(stored.name for stored in list_models()) or "none"
-    raise BadModel(f"there is no model {name!r}", f"those at hand: {known}; a file is named with {SUFFIX}")
+    known = {stored.name: stored for stored in list_models()}  # the user's own, should one built in have its name
+    if name in known:
+        return known[name]
+    names = ", ".join(known) or "none"
+    raise BadModel(f"there is no model {name!r}", f"those at hand: {names}; a file is named with {SUFFIX}")
 
 
 def _stored(path: Path, built_in: bool) -> StoredModel:

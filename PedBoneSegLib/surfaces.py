@@ -38,7 +38,7 @@ def surface(mask: np.ndarray, grid: Grid, offset: tuple[int, int, int] = (0, 0, 
     A mask that reaches the image's border is closed there.
     """
     import vtk
-    from vtk.util.numpy_support import numpy_to_vtk
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
     padded = np.pad(mask, 1).astype(np.uint8)
     image = vtk.vtkImageData()
@@ -62,23 +62,16 @@ def surface(mask: np.ndarray, grid: Grid, offset: tuple[int, int, int] = (0, 0, 
     smooth.NonManifoldSmoothingOn()
     smooth.NormalizeCoordinatesOn()
 
-    matrix = vtk.vtkMatrix4x4()
-    place = np.eye(4)
-    place[:3, :3] = grid.direction
-    place[:3, 3] = grid.affine[:3] @ [*(np.array(offset) - 1), 1]  # of the padding's first voxel
-    matrix.DeepCopy(place.ravel())
-    transform = vtk.vtkTransform()
-    transform.SetMatrix(matrix)
-    moved = vtk.vtkTransformPolyDataFilter()
-    moved.SetInputConnection(smooth.GetOutputPort())
-    moved.SetTransform(transform)
-    last = moved
-    if np.linalg.det(place) < 0:  # a left-handed grid turns the triangles inside out
+    last = smooth
+    if np.linalg.det(grid.direction) < 0:  # a left-handed grid turns the triangles inside out
         last = vtk.vtkReverseSense()
-        last.SetInputConnection(moved.GetOutputPort())
+        last.SetInputConnection(smooth.GetOutputPort())
         last.ReverseCellsOn()
     last.Update()
-    return last.GetOutput()
+    mesh, corner = last.GetOutput(), grid.affine[:3] @ [*(np.array(offset) - 1), 1]  # the padding's first voxel
+    placed = vtk_to_numpy(mesh.GetPoints().GetData()) @ np.transpose(grid.direction) + corner
+    mesh.GetPoints().SetData(numpy_to_vtk(placed, deep=True))
+    return mesh
 
 
 def write_surface(path: str | Path, mesh: "vtkPolyData") -> None:

@@ -126,7 +126,7 @@ def display_name(bone: Bone | str, side: str | None = None) -> str:
 
 def _bone(row: dict[str, str]) -> Bone:
     color = tuple(int(row.get(f"Color_{channel}") or 128) for channel in "RGB")
-    if not all(0 <= channel <= 255 for channel in color):
+    if min(color) < 0 or max(color) > 255:
         raise ValueError(f"the color {color} is not within 0 to 255")
     return Bone(int(row["LabelValue"]), row["Name"].strip(), color, _code(row, "Category"), _code(row, "Type"))
 

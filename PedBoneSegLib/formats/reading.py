@@ -94,9 +94,7 @@ def read_voxels(path: Path, header: Header | nrrd.Nrrd, frame: int = 0) -> np.nd
 
 
 def _replace_non_finite(volume: Volume, name: str) -> None:
-    if volume.array.dtype.kind != "f":
-        return
-    finite = np.isfinite(volume.array)
+    finite = np.isfinite(volume.array) if volume.array.dtype.kind == "f" else np.True_
     count = finite.size - np.count_nonzero(finite)
     if count == finite.size:
         raise BadInput(f"{name} holds no finite voxel", "export the image again")
