@@ -19,11 +19,21 @@ VIEW_SECONDS = 120
 
 
 def overlay(volume: Volume, labels: np.ndarray, table: JointTable, count: int = 12, columns: int = 4) -> np.ndarray:
-    """A sheet of `count` evenly spaced slices through the bones, RGB uint8; each bone tinted, its outline solid."""
+    """A sheet of `count` evenly spaced slices through the bones, RGB uint8."""
+    tiles = tinted(volume, labels, table, count)
+    sheet = [np.concatenate(tiles[start:start + columns], axis=1) for start in range(0, count, columns)]
+    return np.concatenate(sheet)
+
+
+def tinted(
+    volume: Volume, labels: np.ndarray, table: JointTable, count: int, everywhere: bool = False
+) -> list[np.ndarray]:
+    """`count` evenly spaced slices through the bones, or through all of the volume; each bone tinted, its outline
+    solid."""
     stack = SliceStack(volume, SliceSettings(pixel_mm=1.0))
     norm, shown, found = stack.normalization, stack.oriented(volume.array), stack.oriented(labels)
     with_bone = np.flatnonzero(found.any(axis=(1, 2)))
-    choice = with_bone if len(with_bone) else np.arange(stack.count)
+    choice = with_bone if len(with_bone) and not everywhere else np.arange(stack.count)
     choice = choice[np.linspace(0, len(choice) - 1, count).round().astype(int)]
     colors = np.array([(0, 0, 0), *(bone.color for bone in table.bones)], float)
     pixel = min(stack.in_plane)
@@ -40,9 +50,8 @@ def overlay(volume: Volume, labels: np.ndarray, table: JointTable, count: int = 
         neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
         outline = np.any([bone != other for other in neighbours], axis=0) & (bone > 0)
         share = np.where(outline, 1.0, np.where(bone > 0, 0.25, 0.0))[..., None]
-        tiles.append(gray[..., None] * (1 - share) + colors[bone] * share)
-    sheet = [np.concatenate(tiles[start:start + columns], axis=1) for start in range(0, count, columns)]
-    return np.concatenate(sheet).round().astype(np.uint8)
+        tiles.append((gray[..., None] * (1 - share) + colors[bone] * share).round().astype(np.uint8))
+    return tiles
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.formats import read_volume
-from PedBoneSegLib.pictures import overlay
+from PedBoneSegLib.pictures import tinted
 from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.store import resolve
 
@@ -39,14 +39,15 @@ def main() -> None:
             raise BadInput(f"{entry!r} names no joint", "write VOLUME=JOINT")
         volume = read_volume(path)
         result = predictor.segment(volume, joint)
-        rows.append(np.concatenate([_tile(each) for each in overlay(volume, result.labels, result.table, args.slices)], 1))
-        found = {bone.name: int((result.labels == bone.label).sum()) * volume.grid.voxel_ml for bone in result.table.bones}
-        print(f"{Path(path).name}: " + ", ".join(f"{name} {ml:.1f} ml" for name, ml in found.items()))
+        tiles = tinted(volume, result.labels, result.table, args.slices, everywhere=True)
+        rows.append(np.concatenate([_framed(each) for each in tiles], axis=1))
+        ml = {bone.name: (result.labels == bone.label).sum() * volume.grid.voxel_ml for bone in result.table.bones}
+        print(f"{Path(path).name}: " + ", ".join(f"{name} {each:.1f} ml" for name, each in ml.items()))
     with whole_file(args.picture) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary, quality=80)
 
 
-def _tile(pixels: np.ndarray) -> np.ndarray:
+def _framed(pixels: np.ndarray) -> np.ndarray:
     """In a square of TILE pixels, in its own proportions."""
     image = Image.fromarray(pixels)
     image.thumbnail((TILE, TILE))
