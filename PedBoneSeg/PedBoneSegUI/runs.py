@@ -147,11 +147,15 @@ class Run(Errand):
         self.start("segment", slicer.util.arrayFromVolume(choice.volume), self._grid, fields)
 
     def _onAnswer(self, answer: dict) -> None:
-        steps = landing(
-            self.choice, answer, self._tableOf(answer, self.choice.model), self._grid, self._files["output"],
-            self._files["uncertainty"], segmentations.resultName(self.choice.volume, self._item), self._beforeWrite,
-        )  # fmt: skip
-        self._turns = Turns(steps, lambda target: self._end(partial(self._onDone, target, answer)), self._onFault)
+        def done(target) -> None:
+            self._end(partial(self._onDone, target, answer))
+
+        self._turns = Turns(self._land(answer), done, self._onFault)
+
+    def _land(self, answer: dict) -> Generator:
+        table, name = self._tableOf(answer, self.choice.model), segmentations.resultName(self.choice.volume, self._item)
+        labels, doubt = self._files["output"], self._files["uncertainty"]
+        return (yield from landing(self.choice, answer, table, self._grid, labels, doubt, name, self._beforeWrite))
 
 
 def landing(

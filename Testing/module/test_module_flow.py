@@ -152,28 +152,29 @@ def test_theEndInMidRunLeavesNoProcess(tinyModel, makeVolume, spin, end):
 
 
 def test_theApplicationStaysAlive(logic, makeVolume):
-    """While a volume of usual size is segmented, the event loop turns on.
+    """A volume of usual size is handed over, segmented and put into the scene: no turn of the event loop takes longer.
 
-    The goal in the application is 50 ms; here, where other tests share the cores, a few turns may take longer.
+    Counted is the processor's time of this thread, for other tests share the cores.
     """
     import qt
 
     volume = makeVolume(np.random.default_rng(0).normal(300, 90, (40, 384, 384)).clip(0).astype(np.int16))
     logic.segmentAndWait(makeVolume(image()), joint="knee", model="tiny")
-    gaps, last = [], [time.monotonic()]
+    turns, last = [], [time.thread_time()]
 
     def beat() -> None:
-        gaps.append(time.monotonic() - last[0])
-        last[0] = time.monotonic()
+        now = time.thread_time()
+        turns.append(now - last[0])
+        last[0] = now
 
     timer = qt.QTimer()
-    timer.setInterval(1)
+    timer.setInterval(0)  # every turn
     timer.timeout.connect(beat)
     timer.start()
-    logic.segmentAndWait(volume, joint="knee", model="tiny")
+    segmentation, _answer = logic.segmentAndWait(volume, joint="knee", model="tiny")
     timer.stop()
-    during = sorted(gaps)[:-1]  # the longest is the result's way into the scene, after the segmentation
-    assert len(gaps) > 50 and during[-20] < 0.05 and during[-1] < 0.5, during[-25:]
+    assert segmentations.mergedLabels(segmentation, KNEE, volume).any()
+    assert len(turns) > 50 and max(turns) < 0.05, sorted(turns)[-10:]
 
 
 def test_theSampleWithTheBundledModel(makeVolume):

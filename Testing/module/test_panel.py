@@ -9,9 +9,10 @@ import pytest
 import qt
 import slicer
 from module.host import qtmodule
-from PedBoneSegUI import dependencies, segmentations
+from PedBoneSegUI import dependencies, models, segmentations
 
 from PedBoneSegLib.anatomy import joint_table
+from PedBoneSegLib.errors import BadModel
 
 SECONDS = 90  # until the first answer: the worker imports torch
 
@@ -172,6 +173,20 @@ def test_anImageThatCannotBeSegmentedIsToldAsSuch(ui, widget, makeVolume, spin):
     ui.segmentButton.click()
     spin(lambda: not widget.panel.segment.running)
     assert "sheared" in ui.warningLabel.text and not widget.panel.segment.running
+
+
+def test_aFaultAfterTheAnswerIsTold(ui, widget, volume, spin, monkeypatch):
+    """The model was removed while it worked: its label table cannot be read any more."""
+
+    def gone(answer, model):
+        raise BadModel("there is no model 'tiny'", "")
+
+    monkeypatch.setattr(models, "tableOf", gone)
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    ui.segmentButton.click()
+    spin(lambda: not widget.panel.segment.running, SECONDS)
+    assert "no model 'tiny'" in ui.warningLabel.text and slicer.mrmlScene.GetNumberOfNodes() == nodes
+    assert ui.segmentButton.enabled and ui.segmentButton.text == "Segment"
 
 
 def test_reviewByButtonsAndKeys(ui, widget, volume, segment):
