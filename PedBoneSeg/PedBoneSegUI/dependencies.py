@@ -23,7 +23,6 @@ from .section import Section, askFolder, enable
 TORCH = "torch>=2.4,<2.13" if os.name == "nt" else "torch>=2.4"
 SAFETENSORS = "safetensors>=0.4.3"
 LIGHT_THE_TORCH = "light-the-torch>=0.5"
-_OLDEST = {"torch": (2, 4), "safetensors": (0, 4, 3)}
 
 _OFFLINE = _("A folder of wheels works without the internet: see the button below.")
 _FAULTS = (  # what pip says, what that means, and what may be done
@@ -50,11 +49,12 @@ def installed(name: str) -> str:
 
 def missing() -> list[str]:
     """The packages that are not installed or too old."""
-    return [name for name, oldest in _OLDEST.items() if _numbers(installed(name)) < oldest]
+    oldest = {"torch": _numbers(TORCH.split(",")[0]), "safetensors": _numbers(SAFETENSORS)}
+    return [name for name in oldest if _numbers(installed(name)) < oldest[name]]
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3]]
 
 
 def steps(packages: list[str], wheels: str = "") -> list[list[str]]:

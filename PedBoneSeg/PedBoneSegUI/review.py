@@ -32,11 +32,8 @@ class Review:
                 self.seen.append(self.position)
             segmentations.remember(self.segmentation, seen=self.seen, right=self.right, position=self.position)
 
-    def next(self) -> None:
-        self.goTo(self.position + 1)
-
-    def previous(self) -> None:
-        self.goTo(self.position - 1)
+    def step(self, by: int) -> None:
+        self.goTo(self.position + by)
 
     def callRight(self) -> None:
         """The slice at hand looks right; goes on to the next one that was not called right yet."""
@@ -111,18 +108,10 @@ class ReviewSection(Section):
         super().__init__(panel, panel.ui.reviewLabel)
         self._review: Review | None = None
         self.ui.reviewedButton.clicked.connect(self._finish)
-        for button, move in (
-            (self.ui.nextButton, Review.next), (self.ui.previousButton, Review.previous),
-            (self.ui.rightButton, Review.callRight),
-        ):  # fmt: skip
-            button.clicked.connect(self._mover(move))
-        self._keys = []
-        for key, move in (("N", Review.next), ("P", Review.previous)):
-            shortcut = qt.QShortcut(slicer.util.mainWindow() or panel.topWidget)
-            shortcut.setKey(qt.QKeySequence(key))
-            shortcut.activated.connect(self._mover(move))
-            shortcut.setEnabled(False)
-            self._keys.append(shortcut)
+        self.ui.rightButton.clicked.connect(lambda: self._go(Review.callRight))
+        self._keys = [self._shortcut("N", self._next), self._shortcut("P", self._previous)]
+        self.ui.nextButton.clicked.connect(self._next)
+        self.ui.previousButton.clicked.connect(self._previous)
 
     def setKeysEnabled(self, enabled: bool) -> None:
         enable(enabled, *self._keys)
@@ -142,8 +131,18 @@ class ReviewSection(Section):
             enable(showDoubt(segmentation, parameters.showDoubt), self.ui.doubtCheckBox)
         self._show()
 
-    def _mover(self, move):
-        return lambda: self._go(move)
+    def _shortcut(self, key: str, function):
+        shortcut = qt.QShortcut(slicer.util.mainWindow() or self.panel.topWidget)
+        shortcut.setKey(qt.QKeySequence(key))
+        shortcut.activated.connect(function)
+        shortcut.setEnabled(False)
+        return shortcut
+
+    def _next(self) -> None:
+        self._go(lambda review: review.step(1))
+
+    def _previous(self) -> None:
+        self._go(lambda review: review.step(-1))
 
     def _go(self, move) -> None:
         review = self._review

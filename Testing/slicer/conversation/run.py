@@ -175,6 +175,22 @@ class Conversation:
         exportables = DICOMSegmentationPlugin.DICOMSegmentationPluginClass().examineForExport(item)
         assert exportables, "Slicer offers no DICOM SEG export for the segmentation"
 
+    def batch(self) -> None:
+        import shutil
+        import tempfile
+
+        from PedBoneSegUI import paths
+
+        folder = Path(tempfile.mkdtemp())
+        shutil.copy(paths.samplePath("knee"), folder / "knee.nii.gz")
+        self.ui.batchSection.collapsed = False
+        self.ui.batchInputEdit.currentPath = str(folder)
+        self.ui.batchOutputEdit.currentPath = ""
+        self.ui.batchButton.click()
+        self.spin(lambda: not self.panel.batch.running, SECONDS)
+        assert "1 done" in self.ui.batchLabel.text and self.ui.batchTable.rowCount == 1, self.ui.batchLabel.text
+        self.picture("8-batch")
+
     def closeTheSceneInMidRun(self) -> None:
         self.ui.segmentButton.click()
         slicer.app.processEvents()
@@ -191,8 +207,8 @@ class Conversation:
         for function in (
             self.openThePanel, self.loadTheSample, self.segmentByAClick, self.neverBlockedForLong,
             self.threeDimensions, self.reviewTheWorstSlices, self.correctAndUndo, self.againIntoTheSameIsOneUndoStep,
-            self.measure, self.keep, self.exportAsDicomSeg, self.cancelWithinASecond, self.closeTheSceneInMidRun,
-            self.reloadTheModule,
+            self.measure, self.keep, self.exportAsDicomSeg, self.batch, self.cancelWithinASecond,
+            self.closeTheSceneInMidRun, self.reloadTheModule,
         ):  # fmt: skip
             if not self.step(function) and function in (self.openThePanel, self.loadTheSample, self.segmentByAClick):
                 break
