@@ -82,7 +82,10 @@ class Pass:
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                fault, begun, now, results, placing, images = str(error), done, None, None, None, None
+                fault = str(error)
+                if placing and not placing.exception():  # the batch before the failed one is in its place
+                    done = begun
+                begun, now, results, placing, images = done, None, None, None, None
             self._back_off(fault)  # outside the handler, where the failed batch's tensors are let go
 
     def _prepare(self, begin: int) -> Future:

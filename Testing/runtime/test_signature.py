@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import random_network, tensors_of, tiny_config, tiny_manifest
 
+from PedBoneSegLib import passes
 from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.errors import BadModel, Undecided
 from PedBoneSegLib.predictor import Predictor, Stacks, candidates
@@ -228,6 +230,28 @@ def test_nothing_is_unlike_everything(bundle, array):
         predictor.segment(empty, "auto")
     assert caught.value.verdict == "unlike" and caught.value.exit_code == 6 and set(caught.value.scores)
     assert "unlike" in [notice.code for notice in predictor.segment(empty, "knee").warnings]
+
+
+def test_slices_count_once_where_memory_runs_short(bundle, monkeypatch):
+    """The second batch fails while the first is still on its way into the sums."""
+    monkeypatch.setitem(passes.BATCH_PIXELS, "cpu", 2 * 64 * 64)
+    predictor, card = Predictor(bundle, "cpu"), bundle.domain("knee")
+    expected = predictor.observe(Stacks(volume(3))(card), card, [LAYER])[LAYER]
+    network, calls = predictor.network("knee", predictor.device, torch.float32), []
+
+    def scarce(images, level):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise MemoryError
+        return network.encoder_features(images, level)
+
+    short = SimpleNamespace(encoder=network.encoder, encoder_features=scarce)
+    monkeypatch.setattr(predictor, "network", lambda *_: short)
+    notices = []
+    found = predictor.observe(Stacks(volume(3))(card), card, [LAYER], notices)[LAYER]
+    assert calls == [2, 2, 1, 1, 1, 1, 1, 1] and [notice.code for notice in notices] == ["memory"]
+    assert found.count == expected.count
+    np.testing.assert_allclose(found.gram, expected.gram, rtol=1e-5)
 
 
 def test_seven_exams_are_too_few(tmp_path):
