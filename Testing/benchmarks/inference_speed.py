@@ -40,6 +40,7 @@ import torch
 
 from PedBoneSegLib import store
 from PedBoneSegLib.bundle import Bundle
+from PedBoneSegLib.demo import SAMPLE
 from PedBoneSegLib.formats import read_volume
 from PedBoneSegLib.passes import BATCH_PIXELS
 from PedBoneSegLib.slices import SliceSettings, SliceStack
@@ -97,7 +98,7 @@ def compare_networks(rounds: int) -> None:
 
 
 def write_volume(path: Path, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
-    """A bright body of noise, which with the margin around it fills the field of view."""
+    """A bright body of noise."""
     import SimpleITK as sitk
 
     array = np.random.default_rng(0).integers(0, 60, size[::-1], dtype=np.int16)
@@ -108,12 +109,25 @@ def write_volume(path: Path, size: tuple[int, int, int], spacing: tuple[float, f
     sitk.WriteImage(image, str(path))
 
 
+def write_exam(path: Path) -> None:
+    """The bundled knee, stretched to 64 slices of 256×256: labels, doubts and packing as an exam's, not as noise's."""
+    import SimpleITK as sitk
+
+    sample = sitk.ReadImage(str(SAMPLE))
+    array = sitk.GetArrayFromImage(sample)
+    nearest = (np.arange(size) * old // size for size, old in zip((64, SIDE, SIDE), array.shape, strict=True))
+    image = sitk.GetImageFromArray(array[np.ix_(*nearest)])
+    image.SetSpacing((0.9, 0.9, 3.0))
+    image.SetDirection(sample.GetDirection())
+    sitk.WriteImage(image, str(path))
+
+
 def compare_request(rounds: int) -> None:
     """File to file against the network alone on the same batches of pixels, in float32 and as the program chooses."""
     cpu, session = torch.device("cpu"), Session()
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "exam.nii.gz"), Path(folder, "labels.nii.gz")
-        write_volume(source, (SIDE, SIDE, 64), (0.9, 0.9, 3.0))
+        write_exam(source)
         options = SegmentOptions(str(source), str(output), joint="knee", device="cpu", overwrite=True)
         predictor = session.predictor(None, "cpu")
         stack = SliceStack(read_volume(source), SliceSettings.from_dict(predictor.bundle.domain("knee").settings))
