@@ -72,6 +72,7 @@ def registerSampleData() -> None:
                 uris=path.as_uri(),
                 fileNames=f"PedBoneSeg-{joint}.nii.gz",
                 nodeNames=name,
+                loadFileTypes="VolumeFile",  # as .nii.gz Slicer may as well read a segmentation
                 checksums="SHA256:" + hashlib.sha256(path.read_bytes()).hexdigest(),
             )
 

@@ -62,6 +62,8 @@ class Conversation:
     # ---- the conversation
 
     def openThePanel(self) -> None:
+        slicer.util.mainWindow().resize(1440, 900)
+        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         slicer.util.selectModule("PedBoneSeg")
         self.widget = slicer.modules.pedboneseg.widgetRepresentation().self()
         self.ui, self.panel = self.widget.ui, self.widget.panel
