@@ -127,8 +127,9 @@ def _judge(
     other = contacts.argmax(axis=1)
     kept = np.where(contacts.max(axis=1) >= TOUCHING * surface, other, 0).astype(np.uint8)
     notices = []
-    tree = spatial.cKDTree(pieces.body)
-    for number in np.flatnonzero((kept == 0) & (pieces.ml >= MIN_PIECE_ML)):
+    large = np.flatnonzero((kept == 0) & (pieces.ml >= MIN_PIECE_ML))
+    tree = spatial.cKDTree(pieces.body) if len(large) else None
+    for number in large:
         voxels = pieces.voxels[pieces.piece == number]
         step = max(1, len(voxels) // 20_000)
         points = np.stack(np.unravel_index(voxels[::step], shape), axis=1) * mm
