@@ -216,20 +216,12 @@ def landing(
             doubt.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
             target.SetNodeReferenceID(segmentations.DOUBT_ROLE, doubt.GetID())
         if old is not None:
-            remove(old)
+            slicer.mrmlScene.RemoveNode(old)  # and Slicer what displayed it
     except BaseException:
         if target is choice.segmentation and target is not None:
             target.GetSegmentation().DeepCopy(backup)
             target.SetAttribute(segmentations.MEMORY, memory)
         for node in filter(slicer.mrmlScene.IsNodePresent, created):
-            remove(node)
+            slicer.mrmlScene.RemoveNode(node)
         raise
     return target
-
-
-def remove(node) -> None:
-    """Takes a node out of the scene, with what displayed it."""
-    display = node.GetDisplayNode()
-    slicer.mrmlScene.RemoveNode(node)
-    if display is not None:
-        slicer.mrmlScene.RemoveNode(display)

@@ -115,7 +115,18 @@ def _installScene() -> None:
     logics["colors"].AddDefaultColorNodes()
     slicer.modules = Modules(logics)
     slicer._applicationLogic = applicationLogic
+    scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, _removeWhatDisplayed)
     resetScene()
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _removeWhatDisplayed(scene, event, node) -> None:
+    """With a node the application's subject hierarchy removes what displayed it."""
+    if scene.IsClosing() or not node.IsA("vtkMRMLDisplayableNode"):
+        return
+    for display in [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]:
+        if display is not None:
+            scene.RemoveNode(display)
 
 
 def resetScene() -> None:
