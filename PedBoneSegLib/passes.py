@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from .errors import OutOfMemory
 from .manifest import DomainCard
+from .resampling import linear_matrix
 from .review import raw_doubt
-from .slices import SliceSettings, SliceStack, linear_matrix
+from .slices import SliceSettings, SliceStack
 from .volume import Notice, Volume
 
 BATCH_PIXELS = {"cpu": 4 << 16, "mps": 8 << 16, "cuda": 32 << 16}  # 4, 8, 32 slices of 256 × 256

@@ -18,6 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from .errors import BadModel
+from .resampling import Line
 
 # plane → for (slice, row, column): the world axis (0 left, 1 posterior, 2 superior) and the sense in which it is read
 PLANES = {
@@ -25,7 +26,6 @@ PLANES = {
     "coronal": ((1, 1), (2, -1), (0, 1)),
     "axial": ((2, 1), (1, 1), (0, 1)),
 }
-SHAPE_MULTIPLE = 32  # what five halvings of an encoder need
 BLOCK_MM = 3.0  # the body is found on blocks of this size: fine enough for a crop, coarse enough to average noise away
 CHUNK = 16  # slices read at once: whole cache lines are used also where slices lie across the fastest axis
 KEPT_PIXELS = 1 << 24  # of resampled slices, 64 MiB
@@ -99,39 +99,6 @@ def choose_plane(grid, settings: SliceSettings) -> str:
         return settings.plane
     return max(across, key=lambda plane: (
         grid.size[across[plane]] == 1, grid.spacing[across[plane]], plane == settings.plane))
-
-
-def linear_matrix(points: np.ndarray, step: float, size: int) -> np.ndarray:
-    """Weights [len(points), size] that read a line of `size` samples at `points` (in samples, 0 is the first's center).
-
-    Linear interpolation; where the points are further apart than the samples (step > 1) the kernel widens by as much,
-    which averages what would alias. More than half a sample (or half the kernel) beyond either end all weights are 0.
-    """
-    reach = 0.5 + max(0.0, step - 1.0) / 2 + 1e-6
-    weights = np.maximum(0.0, 1.0 - np.abs(points[:, None] - np.arange(size)) / max(1.0, step))
-    weights[(points < -reach) | (points > size - 1 + reach)] = 0.0
-    total = weights.sum(axis=1, keepdims=True)
-    return (weights / np.where(total > 0, total, 1.0)).astype(np.float32)
-
-
-class Line:
-    """One in-plane axis: `size` pixels of `spacing` mm, of which [start, stop) are the crop, against `count` network
-    pixels of `pixel_mm`. Pixel edges of the two meet at `start`, so that equal pixel sizes are a copy, not a blur."""
-
-    def __init__(self, size: int, spacing: float, start: int, stop: int, pixel_mm: float):
-        self.start, self.stop, self.ratio = start, stop, pixel_mm / spacing  # network pixel in input pixels
-        self.used = int(np.ceil((stop - start) / self.ratio - 1e-6))  # network pixels that cover the crop
-        self.count = max(1, -(-self.used // SHAPE_MULTIPLE)) * SHAPE_MULTIPLE
-        self.pad = (self.count - self.used) // 2
-        centers = np.arange(self.count) + 0.5 - self.pad
-        points = start - 0.5 + centers * self.ratio  # the network's pixels on the input's axis
-        self.forward = linear_matrix(points, self.ratio, size)
-        seen = np.flatnonzero(self.forward.any(axis=0))
-        self.seen = slice(int(seen[0]), int(seen[-1]) + 1)  # input pixels that any network pixel reads
-        self.forward = np.ascontiguousarray(self.forward[:, self.seen])
-        nearest = np.floor(points + 0.5).astype(int)
-        self.inside = (nearest >= 0) & (nearest < size)
-        self.nearest = np.clip(nearest, 0, size - 1)
 
 
 class SliceStack:

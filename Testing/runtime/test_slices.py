@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from PedBoneSegLib.errors import BadModel
 from PedBoneSegLib.passes import on_own_pixels
-from PedBoneSegLib.slices import PLANES, SliceSettings, SliceStack, canonical_axes, choose_plane, linear_matrix
+from PedBoneSegLib.resampling import linear_matrix
+from PedBoneSegLib.slices import PLANES, SliceSettings, SliceStack, canonical_axes, choose_plane
 
 SETTINGS = SliceSettings(pixel_mm=1.0)
 
