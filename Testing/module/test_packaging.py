@@ -164,3 +164,32 @@ def test_theWorkerRunsOutOfAnInstallation(installation, spin):
     spin(lambda: ends, 60)
     client.close()
     assert isinstance(ends[0], dict) and "models" in ends[0], (ends, client.log.text)
+
+
+class SampleDataLogic:
+    """As in Slicer 5.12."""
+
+    sources: dict = {}
+
+    @staticmethod
+    def registerCustomSampleDataCategory(category, title=None) -> None:
+        assert category == "PedBoneSeg" and title
+
+    @staticmethod
+    def registerCustomSampleDataSource(
+        category="Custom", sampleName=None, uris=None, fileNames=None, nodeNames=None, customDownloader=None,
+        thumbnailFileName=None, loadFileTypes=None, loadFiles=None, loadFileProperties=None, checksums=None,
+    ) -> None:  # fmt: skip
+        SampleDataLogic.sources[sampleName] = (uris, thumbnailFileName, loadFileTypes, checksums)
+
+
+def test_theSamplesAreVolumesWithPicturesAndChecksums(monkeypatch):
+    """By the ending alone, Slicer may take them for segmentations."""
+    import PedBoneSeg
+
+    monkeypatch.setitem(sys.modules, "SampleData", sys.modules[__name__])
+    PedBoneSeg.registerSampleData()
+    assert len(SampleDataLogic.sources) == 3
+    for uri, picture, kind, checksum in SampleDataLogic.sources.values():
+        assert uri.startswith("file:") and Path(picture).is_file() and kind == "VolumeFile"
+        assert checksum.startswith("SHA256:")
