@@ -229,7 +229,7 @@ class WorkerClient:
         process.deleteLater()
         if process is self._process:
             crashed = status != qt.QProcess.NormalExit
-            what = _("was killed or crashed (signal {code})") if crashed else _("ended by itself (exit code {code})")
+            what = _("was killed or crashed (signal {code})") if crashed else _("ended (exit code {code})")
             sentence = _("The worker {what}; the log tells more. The next click starts a new one.")
             self._fail(sentence.format(what=what.format(code=int(code))))
 
