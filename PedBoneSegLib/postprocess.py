@@ -126,7 +126,7 @@ def _judge(
     contacts[:, 0] = 0
     other = contacts.argmax(axis=1)
     kept = np.where(contacts.max(axis=1) >= TOUCHING * surface, other, 0).astype(np.uint8)
-    notices = []
+    far, notices = [], []
     large = np.flatnonzero((kept == 0) & (pieces.ml >= MIN_PIECE_ML))
     tree = spatial.cKDTree(pieces.body, balanced_tree=False, compact_nodes=False) if len(large) else None
     for number in large:
@@ -138,8 +138,9 @@ def _judge(
             kept[number] = pieces.label
         elif pieces.ml[number] >= LIKE_SIZE * pieces.main_ml:
             kept[number] = pieces.label
-            name = names[pieces.label - 1]
-            sizes = f"{pieces.main_ml:.0f} and {pieces.ml[number]:.0f} ml"
-            message = f"two bodies of the {name} of like size ({sizes}) lie far apart: are both sides in view?"
-            notices.append(Notice("two-sides", message))
+            far.append(pieces.ml[number])
+    if far:
+        sizes = f"{pieces.main_ml:.1f} and {max(far):.1f} ml"
+        message = f"two bodies of the {names[pieces.label - 1]} of like size ({sizes}) lie far apart: "
+        notices = [Notice("two-sides", message + "are both sides in view?")]
     return kept, notices
