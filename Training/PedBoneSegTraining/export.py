@@ -257,11 +257,15 @@ def model_card(manifest: Manifest) -> str:
         *(f"- {key}: {value}" for key, value in manifest.provenance.items() if isinstance(value, str | int | float)),
     ]
     for card in manifest.domains:
+        synthetic = manifest.provenance.get("data", {}).get(card.name, {}).get("synthetic share") == 1
         lines += ["", f"## {card.name}", "", f"Joint: {card.joint}. Bones: {', '.join(card.table.names)}."]
+        if synthetic:
+            lines += ["", "Trained on synthetic images alone: what it does on real ones has to be looked at."]
         if card.note:
             lines += ["", card.note]
         if card.metrics:
-            lines += ["", f"On {card.metrics['exams']} validation exams, per bone in 3-D:", ""]
+            kind = "held-out synthetic" if synthetic else "validation"
+            lines += ["", f"On {card.metrics['exams']} {kind} exams, per bone in 3-D:", ""]
             lines += [f"    {line}" for line in table_lines(card.metrics)]
         else:
             lines += ["", "Not measured: there were no validation exams."]
