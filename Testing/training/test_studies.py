@@ -41,9 +41,10 @@ def test_a_table_goes_between_its_marks_alone():
 
 
 def test_commands_are_kept_without_folders():
-    words = ["--cache", "/home/someone/cache", "--models", "joint=/secret/joint.safetensors", "--exams", "3"]
+    words = ["--cache", "/home/someone/cache", "--models", "joint=/secret/joint.safetensors", "--exams", "3",
+             "knee=/secret/knee.nrrd#femur=5,side=left"]
     kept = " ".join(tables._private(word) for word in words)
-    assert kept == "--cache cache --models joint=joint.safetensors --exams 3"
+    assert kept == "--cache cache --models joint=joint.safetensors --exams 3 knee=knee.nrrd#femur=5,side=left"
 
 
 def test_shares_of_wrong_voxels_by_hand():

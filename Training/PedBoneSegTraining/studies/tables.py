@@ -66,7 +66,7 @@ def spliced(document: str, name: str, text: str) -> str:
 
 def _private(word: str) -> str:
     """A path without its folders: they may say who ran it."""
-    name, equals, path = word.rpartition("=")
+    name, equals, path = word.partition("=") if "=" in word else ("", "", word)
     return name + equals + Path(path).name if "/" in path or "\\" in path else word
 
 
