@@ -139,3 +139,15 @@ def test_half_precision_logits_are_summed_in_single():
     assert entropy.dtype == dice.dtype == torch.float32
     exact = segmentation_loss(logits.bfloat16().double(), labels, known)
     assert (entropy.item(), dice.item()) == pytest.approx([value.item() for value in exact], rel=1e-5)
+
+
+def test_a_bone_that_is_nowhere_can_be_left_out_of_dice():
+    logits = torch.zeros(1, 3, 1, 4, dtype=torch.float64)  # each of three classes has p = 1/3 everywhere
+    labels = torch.tensor([[[0, 1, 1, 0]]])
+    shown = 1 - (2 * 2 / 3 + 1) / (4 / 3 + 2 + 1)
+    absent = 1 - 1 / (4 / 3 + 1)
+    both = segmentation_loss(logits, labels, all_known(1, 3))[1]
+    torch.testing.assert_close(both, torch.tensor((shown + absent) / 2, dtype=torch.float64))
+    alone = segmentation_loss(logits, labels, all_known(1, 3), dice_of_absent=False)[1]
+    torch.testing.assert_close(alone, torch.tensor(shown, dtype=torch.float64))
+    assert segmentation_loss(logits, 0 * labels, all_known(1, 3), dice_of_absent=False)[1] == 0
