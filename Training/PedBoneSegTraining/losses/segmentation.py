@@ -51,7 +51,9 @@ class SegmentationTerm(Term):
     def forward(self, output, batches, context) -> Tensor:
         total = 0.0
         for name, batch in batches.items():
-            entropy, dice = segmentation_loss(output.logits[name], batch.labels, batch.known, self.settings.dice_of_absent)
+            entropy, dice = segmentation_loss(
+                output.logits[name], batch.labels, batch.known, self.settings.dice_of_absent
+            )
             context.log(f"cross_entropy/{name}", entropy)
             context.log(f"dice_loss/{name}", dice)
             total = total + self.settings.cross_entropy * entropy + self.settings.dice * dice
