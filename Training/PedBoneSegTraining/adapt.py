@@ -45,6 +45,7 @@ from .data.source import DatasetSource, Source
 from .evaluate import aligned, labels_of, mean_dice, metrics_of, plain, score_cases
 from .export import Draft, Exams, finish
 from .losses.segmentation import segmentation_loss
+from .memory import keep_freed_memory
 from .schedule import learning_rate
 
 LARGEST_PATCH = 256
@@ -188,6 +189,7 @@ def train_domain(
     groups = [(own, 1.0), (shared, shared_rate)] if shared_rate else [(own, 1.0)]
     optimizer = torch.optim.Adam([{"params": parameters, "share": share} for parameters, share in groups], lr=0.0)
     network.train().to(memory_format=torch.channels_last)  # on a CPU more than twice as fast
+    keep_freed_memory()
     for step in range(options.steps):
         batch = source.batch(step, options.batch)
         for group in optimizer.param_groups:

@@ -24,6 +24,7 @@ from .losses.adversarial import AdversarialTerm
 from .losses.contrastive import ContrastiveTerm
 from .losses.segmentation import SegmentationTerm
 from .losses.shape_prior import PriorTerm, ShapeAutoencoder
+from .memory import keep_freed_memory
 from .runlog import RunLog
 from .schedule import averaging, learning_rate
 
@@ -104,6 +105,7 @@ class Trainer:
         own = ranks.own(settings.micro_batches)
         say = print if ranks.first else lambda text: None
         self._restore(say)
+        keep_freed_memory()
         model = ranks.wrap(self.model.train())
         if self.options.compile and hasattr(self.model, "network"):
             self.model.network.compile()

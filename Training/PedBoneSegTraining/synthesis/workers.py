@@ -7,6 +7,8 @@ from multiprocessing import connection, get_context, parent_process
 
 import torch
 
+from ..memory import keep_freed_memory
+
 
 def pool(count: int) -> ProcessPoolExecutor:
     """`count` processes of one thread each, that end with this one even where this one is killed."""
@@ -15,6 +17,7 @@ def pool(count: int) -> ProcessPoolExecutor:
 
 def _begin() -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
