@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEVELS = 254  # of doubt, raw and calibrated
 NOT_LOOKED_AT = 255
 KINDS = ("background", "bone", "changed")
-REACH_MM = 1.0  # a slice this close to one already listed shows little that is new; 2 mm costs a fiftieth of what is found
+REACH_MM = 1.0  # a slice this close to one already listed shows little that is new; with 2 mm fewer errors are found
 
 
 def raw_doubt(highest: "Tensor") -> "Tensor":
