@@ -11,7 +11,7 @@ import resource, sys, torch
 from PedBoneSegTraining.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-for _ in range(2):
+for _ in range(20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(1 << 26, dtype=torch.uint8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
