@@ -21,6 +21,9 @@ thread less than there are cores.
     python Testing/benchmarks/inference_speed.py --threads 1 --rounds 9 --only request
 
 Peak memory: a 512×512×256 volume, in a process of its own, from file to file.
+
+Gates: on the three samples, how far the bundled model's logits move when its normalization is folded into its filters,
+and the lowest Dice of a bone's labels between float32 and a cheaper number format.
 """
 
 import argparse
@@ -43,6 +46,8 @@ from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.demo import SAMPLE
 from PedBoneSegLib.formats import read_volume
 from PedBoneSegLib.passes import BATCH_PIXELS
+from PedBoneSegLib.predictor import Predictor
+from PedBoneSegLib.signature import spread_slices
 from PedBoneSegLib.slices import SliceSettings, SliceStack
 from PedBoneSegLib.verbs import SegmentOptions, Session
 
@@ -174,6 +179,28 @@ def large_volume(_rounds: int) -> None:
         print(f"\n512×512×256, a process of its own: {time.perf_counter() - began:.0f} s, peak memory {peak:.2f} GiB")
 
 
+def gates(_rounds: int) -> None:
+    cpu = torch.device("cpu")
+    predictor = Predictor(Bundle.load(store.resolve()), "cpu")
+    segmenter = predictor.bundle.network().eval()
+    print()
+    for card in predictor.bundle.manifest.domains:
+        volume = read_volume(SAMPLE.with_name(f"{card.joint}.nii.gz"))
+        stack = SliceStack(volume, SliceSettings.from_dict(card.settings))
+        images = torch.from_numpy(stack.images(spread_slices(stack.occupied)))
+        with torch.inference_mode():
+            whole = segmenter(images, [card.name] * len(images)).logits[card.name] / card.temperature
+            moved = (whole - predictor.network(card.name, cpu, torch.float32)(images)).abs().max().item()
+        labels = {}
+        for kind in (torch.float32, torch.bfloat16, torch.float16):
+            predictor.precision = lambda device, kind=kind: kind
+            labels[kind] = predictor.segment(volume, card.name).labels
+        for kind in (torch.bfloat16, torch.float16):
+            pairs = [(labels[torch.float32] == bone.label, labels[kind] == bone.label) for bone in card.table.bones]
+            least = min(2 * (one & two).sum() / max(1, one.sum() + two.sum()) for one, two in pairs if one.any())
+            print(f"{card.joint}: folding moves logits by {moved:.1e} at most; {kind}: lowest Dice {least:.4f}")
+
+
 def start_up(rounds: int) -> None:
     print()
     for words in (["--help"], ["models", "list"]):
@@ -189,12 +216,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", choices=("networks", "request", "start", "large"), help="one part of the table")
+    parts = {"networks": compare_networks, "request": compare_request, "start": start_up, "large": large_volume,
+             "gates": gates}
+    parser.add_argument("--only", choices=parts, help="one part of the table")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     os.environ["OMP_NUM_THREADS"] = str(args.threads)  # for processes started, and the session's choice
     print(f"torch {torch.__version__}, {args.threads} threads, {os.cpu_count()} cores; batch {BATCH}, random images")
-    parts = {"networks": compare_networks, "request": compare_request, "start": start_up, "large": large_volume}
     for name, part in parts.items():
         if args.only in (None, name):
             part(args.rounds)
