@@ -47,22 +47,24 @@ def at_temperature(bundle: Bundle, card, temperature: float) -> Bundle:
 
 
 def draw(sums: dict, path) -> None:
-    """A panel a joint: accuracy over confidence."""
+    """A panel a joint: accuracy over confidence; dashed at temperature 1."""
     from matplotlib.figure import Figure
 
-    figure = Figure((4 * len(JOINTS), 4), layout="constrained")
+    figure = Figure((4 * len(JOINTS), 5), layout="constrained")
     for joint, axes in zip(JOINTS, figure.subplots(1, len(JOINTS), sharey=True), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        models = dict.fromkeys(name for name, of, _ in sums if of == joint)
+        colors = {name: f"C{number}" for number, name in enumerate(models)}
         for (name, of, temperature), each in sums.items():
             if of == joint:
                 bins = [b for b in each.to_dict()["bins"] if b["voxels"]]
-                label = f"{name}, T = {temperature:g}"
-                axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], marker=".", label=label)
+                axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], color=colors[name],
+                          linestyle="--" if temperature == 1 else "-", label=f"{name}, T = {temperature:.2f}")
         axes.set(title=joint, xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
-        if any(of == joint for _, of, _ in sums):
-            axes.legend(fontsize="small")
+        if colors:
+            axes.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     figure.supylabel("accuracy")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
