@@ -98,14 +98,12 @@ class Predictor:
         true, and Undecided where "auto" has no clear answer.
         """
         started = time.perf_counter()
-        manifest, stacks, notices = self.bundle.manifest, Stacks(volume), []
+        manifest, stacks, notices, said = self.bundle.manifest, Stacks(volume), [], []  # said: by the detection
         cards = candidates(manifest, joint)
         progress(0.0, "preparing")
 
         def detect(known: dict) -> dict:
-            said = []
             found = self.detect(volume, stacks, said, cancelled, known)
-            notices.extend(said)
             detected(found)
             if joint == "auto" and found["verdict"] != "joint":
                 raise _undecided(volume, found, manifest)
@@ -124,6 +122,8 @@ class Predictor:
         if asks and (reference := self.reference(card)):  # these slices are looked at once for verdict and labels
             known[card.name] = self.observe(stack, card, reference.layers, notices, cancelled, place)
             left = np.setdiff1d(left, spread_slices(left))
+        if asks and joint == "auto":  # it may end here
+            found, asks = detect(known), False
         with ThreadPoolExecutor(1) as beside, Pass(self, card, stack, place, notices, left) as run:
             opinion = beside.submit(detect, known) if asks else None
             for fraction in run:
@@ -133,6 +133,7 @@ class Predictor:
             found = opinion.result() if opinion else found
         progress(0.9, "cleaning up")
         warnings = [*volume.warnings, *_notices(volume, stack), *_doubts(found, card), *notices]
+        warnings += [notice for notice in said if notice not in notices]
         first = labels.copy(order="F") if doubt is not None else None
         warnings += clean(labels, volume.grid.spacing, card.table.names, cancelled)
         order = None
