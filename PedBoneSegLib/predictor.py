@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -93,17 +92,16 @@ class Predictor:
         `probabilities`, given the number of bones, makes an array of zeros (uint8 [bones, i, j, k], maybe on disk)
         that is filled with 255 × the probability of each bone, before post-processing. `uncertainty` (uint8 [i, j, k])
         is filled with 254 × the probability that the final label is wrong, 255 where the network did not look.
-        `detected` hears the `detect` object, where the model has signatures: before the work begins where the domain is
-        chosen by it, else from another thread while the network works. Raises Cancelled soon after `cancelled()` is
-        true, and Undecided where "auto" has no clear answer.
+        `detected` hears the `detect` object before the work begins, where the model has signatures. Raises Cancelled
+        soon after `cancelled()` is true, and Undecided where "auto" has no clear answer.
         """
         started = time.perf_counter()
-        manifest, stacks, notices, said = self.bundle.manifest, Stacks(volume), [], []  # said: by the detection
+        manifest, stacks, notices = self.bundle.manifest, Stacks(volume), []
         cards = candidates(manifest, joint)
         progress(0.0, "preparing")
 
         def detect(known: dict) -> dict:
-            found = self.detect(volume, stacks, said, cancelled, known)
+            found = self.detect(volume, stacks, notices, cancelled, known)
             detected(found)
             if joint == "auto" and found["verdict"] != "joint":
                 raise _undecided(volume, found, manifest)
@@ -117,23 +115,20 @@ class Predictor:
         if doubt is not None:
             doubt[...] = NOT_LOOKED_AT
         place = Placing(stack, labels, probabilities(len(card.table.bones)) if probabilities else None, doubt)
-        left, known = stack.occupied, {}
-        asks = found is None and any(self.reference(each) for each in manifest.domains)
-        if asks and (reference := self.reference(card)):  # these slices are looked at once for verdict and labels
-            known[card.name] = self.observe(stack, card, reference.layers, notices, cancelled, place)
-            left = np.setdiff1d(left, spread_slices(left))
-        if asks and joint == "auto":  # it may end here
-            found, asks = detect(known), False
-        with ThreadPoolExecutor(1) as beside, Pass(self, card, stack, place, notices, left) as run:
-            opinion = beside.submit(detect, known) if asks else None
+        left = stack.occupied
+        if found is None and any(self.reference(each) for each in manifest.domains):
+            known = {}
+            if reference := self.reference(card):  # these slices are looked at once for the verdict and the labels
+                known[card.name] = self.observe(stack, card, reference.layers, notices, cancelled, place)
+                left = np.setdiff1d(left, spread_slices(left))
+            found = detect(known)
+        with Pass(self, card, stack, place, notices, left) as run:
             for fraction in run:
                 if cancelled():
                     raise Cancelled()
                 progress(0.05 + 0.85 * fraction, "segmenting")
-            found = opinion.result() if opinion else found
         progress(0.9, "cleaning up")
         warnings = [*volume.warnings, *_notices(volume, stack), *_doubts(found, card), *notices]
-        warnings += [notice for notice in said if notice not in notices]
         first = labels.copy(order="F") if doubt is not None else None
         warnings += clean(labels, volume.grid.spacing, card.table.names, cancelled)
         order = None

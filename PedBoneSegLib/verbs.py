@@ -147,7 +147,7 @@ class Session:
         self, options: SegmentOptions, progress: Progress = quiet, cancelled: Callable[[], bool] = never,
         detected: Callable[[dict], None] = lambda found: None,
     ) -> dict:
-        """One input to one file; `detected` hears the `detect` object as soon as it is known.
+        """One input to one file; `detected` hears the `detect` object before the segmenting begins.
 
         Everything that can be refused before the work is refused before it.
         """

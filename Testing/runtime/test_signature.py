@@ -316,8 +316,8 @@ def test_the_worker_tells_the_joint_before_it_is_done(bundle, tmp_path):
     worker.stdin.close()
     worker.wait(30)
     told = [number for number, answer in enumerate(answers) if "detection" in answer]
-    cleaning = [number for number, answer in enumerate(answers) if answer.get("stage") == "cleaning up"]
-    assert len(told) == 1 and told[0] < cleaning[0]
+    segmenting = [number for number, answer in enumerate(answers) if answer.get("stage") == "segmenting"]
+    assert len(told) == 1 and told[0] < segmenting[0]
     assert answers[told[0]]["detection"]["joint"] == "knee" and answers[told[0]]["event"] == "progress"
     assert answers[-1]["event"] == "done" and answers[-1]["detected_joint"] == "knee"
     assert "wrong-joint" in [notice["code"] for notice in answers[-1]["warnings"]]
