@@ -10,7 +10,7 @@ def keep_freed_memory() -> None:
     """Lets this process use its freed memory again instead of returning it to the system, up to its end.
 
     By default glibc asks the system for every tensor of some MB and gives it back after use, and the system fills
-    the pages with zeros at each first touch: up to two thirds of a training step on a CPU. Other C libraries are left
+    the pages with zeros at each first touch: more than half of a training step on a CPU. Other C libraries are left
     as they are.
     """
     if platform.libc_ver()[0] != "glibc":
