@@ -14,6 +14,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+# DDP imports this one too, but late: its functions' defaults would then hold the group, and with it gloo's threads,
+# beyond `stop`. Such a thread may drop a step's tensor while the interpreter ends, which aborts the process.
+import torch.distributed.nn.functional  # noqa: F401
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
