@@ -128,6 +128,20 @@ def test_storage_is_float32_where_float16_cannot_hold_the_weights(begun):
     assert export.choose_storage(begun).manifest.storage == "float32"
 
 
+def test_how_much_labels_may_change_by_rounding_is_for_the_user_to_say(begun, monkeypatch, capsys):
+    monkeypatch.setattr(export, "label_agreement", lambda *_: 0.9985)
+    assert export.choose_storage(begun).manifest.storage == "float32"
+    assert export.choose_storage(replace(begun, agreement=0.9986)).manifest.storage == "float32"
+    lenient = export.write_card(export.choose_storage(replace(begun, agreement=0.998)))
+    assert lenient.manifest.storage == "float16" and "Dice ≥ 0.998)" in lenient.manifest.card
+    export.prove(lenient, lenient.bundle())
+    with pytest.raises(BadModel, match="0.9985"):
+        export.prove(begun, begun.bundle())
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "run", "--agreement", "99.8"])
+    assert "99.8 is no Dice above 0 and up to 1" in capsys.readouterr().err
+
+
 def test_a_number_format_in_which_labels_change_is_not_claimed(begun):
     """Logits around 10⁵ in the head: float32 and bfloat16 hold them, float16 does not."""
     assert "float16" in export.validate_precisions(begun).manifest.precisions

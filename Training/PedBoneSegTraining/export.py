@@ -8,9 +8,9 @@ tensors is written with the rest.
 
 Proof. All claims are held against the network *as trained*: not folded, float32, every domain through its own rows of
 the normalization. Float16 storage and each number format below float32 are claimed only if, on every domain's proof
-exam, every bone's labels agree with the trained network's to a Dice of 0.999. A number format that the device here is
-not faster with is imitated: float32 arithmetic, every result rounded to the format. After writing, the file is opened
-by the runtime and the same exams are segmented once more.
+exam, every bone's labels agree with the trained network's to a Dice of 0.999 (`--agreement`). A number format that
+the device here is not faster with is imitated: float32 arithmetic, every result rounded to the format. After writing,
+the file is opened by the runtime and the same exams are segmented once more.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from .reference import know_itself
 from .runfolder import Result, RunFolder
 
 SYNTHETIC_EXAMS = 96
-AGREEMENT = 0.999  # Dice of a bone's labels below which a format or a storage is not claimed
+AGREEMENT = 0.999
 FLOAT16_LARGEST = 65504.0
 
 Loader = Callable[[], LoadedCase]
@@ -69,7 +69,8 @@ class Exams:
 @dataclass(frozen=True)
 class Draft:
     """`tensors` go into the file beside the network's (`signatures.<domain>`). `only`: the domains that this export may
-    measure; the others' cards stay as they are (a model that was only adapted)."""
+    measure; the others' cards stay as they are (a model that was only adapted). `agreement`: the Dice of a bone's
+    labels with the trained network's below which a number format or a storage is not claimed."""
 
     network: Segmenter
     manifest: Manifest
@@ -77,6 +78,7 @@ class Draft:
     device: str = "cpu"
     tensors: Mapping[str, Tensor | np.ndarray] = field(default_factory=dict)
     only: tuple[str, ...] = ()
+    agreement: float = AGREEMENT
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -114,11 +116,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="exams to draw for the self-knowledge of a domain trained on synthetic exams alone "
                         "(default: %(default)s; below 8 it gets no verdict)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that draw them (default: 1)")
+    parser.add_argument("--agreement", type=_dice, default=AGREEMENT, metavar="DICE",
+                        help="least Dice between every bone as trained and as stored, or as calculated in a shorter "
+                        "number format, for which float16 or that format is taken (default: %(default)s)")
+
+
+def _dice(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no Dice above 0 and up to 1")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
     done = export_run(args.run, args.output, args.device, args.name, args.model_version, args.licence,
-                      synthetic=args.synthetic_reserve, jobs=args.jobs)
+                      synthetic=args.synthetic_reserve, jobs=args.jobs, agreement=args.agreement)
     print("\n".join(report(done)))
     return 0
 
@@ -138,6 +150,7 @@ def report(written: list[tuple[Path, Manifest]]) -> list[str]:
 def export_run(
     folder: str | Path, output: str | Path | None = None, device: str = "auto", name: str | None = None,
     version: str = "1", licence: str = "not stated", *, synthetic: int = SYNTHETIC_EXAMS, jobs: int = 1,
+    agreement: float = AGREEMENT,
 ) -> list[tuple[Path, Manifest]]:
     """Writes a model for each network that a finished run is for; its data must still be where they were.
 
@@ -160,6 +173,7 @@ def export_run(
             result.network, {each: domain.table for each, domain in domains.items()}, run.config.slices,
             {each: exams_of(domain, run.config.seed, synthetic, jobs) for each, domain in domains.items()},
             name=called, version=version, licence=licence, provenance=_provenance(run, result, domains), device=device,
+            agreement=agreement,
         )
         written.append((path, finish(begun, path)))
     return written
@@ -168,12 +182,14 @@ def export_run(
 def draft(
     network: Segmenter, tables: Mapping[str, JointTable], settings: SliceSettings, exams: Mapping[str, Exams], *,
     name: str, version: str = "1", licence: str = "not stated", provenance: dict | None = None, device: str = "cpu",
+    agreement: float = AGREEMENT,
 ) -> Draft:
     """The beginning: a network and what goes with each of its domains."""
     specs = network.config.domains
     cards = tuple(DomainCard(spec.name, spec.joint, tables[spec.name], settings.to_dict()) for spec in specs)
     provenance = {"software": f"PedBoneSeg {__version__}", "torch": torch.__version__, **(provenance or {})}
-    return Draft(network.eval(), Manifest(name, version, licence, provenance, network.config, cards), exams, device)
+    manifest = Manifest(name, version, licence, provenance, network.config, cards)
+    return Draft(network.eval(), manifest, exams, device, agreement=agreement)
 
 
 def finish(draft: Draft, path: str | Path) -> Manifest:
@@ -220,13 +236,13 @@ def measure(draft: Draft) -> Draft:
 
 def write_card(draft: Draft) -> Draft:
     """The model card, from what the parts before found out."""
-    return replace(draft, manifest=replace(draft.manifest, card=model_card(draft.manifest)))
+    return replace(draft, manifest=replace(draft.manifest, card=model_card(draft.manifest, draft.agreement)))
 
 
 def prove(draft: Draft, bundle: Bundle) -> None:
     """The file, opened by the runtime, gives the trained network's labels. BadModel if it does not."""
     for name, agreement in _agreements(draft, Predictor(plain(bundle), draft.device)):
-        if agreement < AGREEMENT:
+        if agreement < draft.agreement:
             raise BadModel(
                 f"model {draft.manifest.name}: the written file's labels for {name} are not the trained network's "
                 f"(Dice {agreement:.4f})", "nothing was kept; please report this as a bug",
@@ -244,7 +260,7 @@ def label_agreement(a: np.ndarray, b: np.ndarray, bones: int) -> float:
     return lowest
 
 
-def model_card(manifest: Manifest) -> str:
+def model_card(manifest: Manifest, agreement: float) -> str:
     """Markdown: what the model is for, what made it, how good it was where, and what it must not be used for."""
     lines = [
         f"# {manifest.name} {manifest.version}", "",
@@ -252,7 +268,7 @@ def model_card(manifest: Manifest) -> str:
         "", f"- licence: {manifest.licence}",
         f"- network: {manifest.network.architecture}, decoder {manifest.network.decoder}, normalization "
         f"{manifest.network.normalization}, output layer {manifest.network.head}",
-        f"- convolutions stored as {manifest.storage}; labels the same (Dice ≥ {AGREEMENT}) in "
+        f"- convolutions stored as {manifest.storage}; labels the same (Dice ≥ {agreement:g}) in "
         + ", ".join(manifest.precisions),
         *(f"- {key}: {value}" for key, value in manifest.provenance.items() if isinstance(value, str | int | float)),
     ]
@@ -326,7 +342,7 @@ def _same_labels(draft: Draft, predictor: Predictor) -> bool:
     """Whether `predictor` gives the trained network's labels in every domain that has an exam; False where none has:
     what nobody looked at is not claimed."""
     lowest = [agreement for _, agreement in _agreements(draft, predictor)]
-    return min(lowest, default=0.0) >= AGREEMENT
+    return min(lowest, default=0.0) >= draft.agreement
 
 
 def _agreements(draft: Draft, predictor: Predictor) -> Iterator[tuple[str, float]]:
