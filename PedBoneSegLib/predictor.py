@@ -23,7 +23,7 @@ from .manifest import DomainCard, Manifest
 from .network.segmenter import Segmenter
 from .passes import Pass, Placing, Stacks
 from .postprocess import clean
-from .review import NOT_LOOKED_AT, calibrate, calibration_of, count_levels, review
+from .review import NOT_LOOKED_AT, bone_areas, calibrate, calibration_of, count_levels, review
 from .signature import Moments, Reference, ranking, spread_slices, verdict
 from .slices import SliceStack
 from .volume import Grid, Notice, Volume
@@ -136,7 +136,8 @@ class Predictor:
             changed = np.not_equal(labels, first, out=first.view(bool))
             calibration = calibration_of(manifest.review, card.name)
             if calibrated:
-                order = review(stack, count_levels(stack, doubt, labels, changed), calibration)
+                counts = count_levels(stack, doubt, labels, changed)
+                order = review(stack, counts, bone_areas(stack, labels), calibration)
             if uncertainty is not None:
                 calibrate(stack, doubt, labels, changed, calibration)
         return Segmentation(

@@ -5,7 +5,9 @@ the root spends the levels on small doubts, where nearly all voxels are. Raw dou
 table that export fitted on exams the training never used (`Calibration`): one rising curve for voxels labelled as bone,
 one for background, one number for those that post-processing changed.
 
-A slice's score is the number of its voxels that are expected to be wrong.
+A slice's score is the number of its voxels that are expected to be wrong. The network may also be wrong without a
+doubt: bones go on from slice to slice, so a slice whose bones' areas jump is looked at earlier, and one without signal
+between others is expected to lack the bones of its neighbours.
 """
 
 from collections.abc import Mapping
@@ -93,35 +95,56 @@ def calibrate(stack: SliceStack, raw: np.ndarray, labels: np.ndarray, changed: n
         one[...] = table[kind, one]
 
 
-def review(stack: SliceStack, counts: np.ndarray, calibration: Calibration) -> dict:
-    """The JSON object: `axis` and `index` in the volume's own voxels, the slices in the order to look at them."""
-    scores = (counts * calibration.table).sum(axis=(1, 2))
+def bone_areas(stack: SliceStack, labels: np.ndarray) -> np.ndarray:
+    """Voxels of each bone in each slice: [stack.count, bones]. `labels` is [i, j, k]."""
+    slices, bones = stack.oriented(labels), range(1, int(labels.max()) + 1)
+    areas = [[np.count_nonzero(slices[index] == bone) for bone in bones] for index in range(stack.count)]
+    return np.array(areas, float).reshape(stack.count, len(bones))
+
+
+def review(stack: SliceStack, counts: np.ndarray, areas: np.ndarray, calibration: Calibration) -> dict:
+    """The JSON object: `axis` and `index` in the volume's own voxels, the slices in the order to look at them, from the
+    first that holds some of the body to the last. `counts`, `areas`: see `count_levels`, `bone_areas`."""
+    scores, seen = (counts * calibration.table).sum(axis=(1, 2)), stack.occupied
+    listed = np.arange(seen[0], seen[-1] + 1) if len(seen) else seen
+    unseen = np.setdiff1d(listed, seen)
+    if len(unseen):
+        scores[unseen] = np.interp(unseen, seen, areas[seen].sum(1))
+    urgency = scores.copy()
+    urgency[seen] += jumps(areas[seen]) / 2  # a slice that does not go with its neighbours is wrong, or they are
+    order = listed[ranked(urgency[listed], stack.spacing)]
+    total = scores[listed].sum()
+    shares = scores[order].cumsum() / total if total > 0 else np.ones(len(order))
     slices = [
-        {"index": stack.own_index(index), "score": round(float(scores[index]), 1), "share": round(share, 4)}
-        for index, share in ranked(scores[stack.occupied], stack.spacing, stack.occupied)
+        {"index": stack.own_index(index), "score": round(float(scores[index]), 1), "share": round(float(share), 4)}
+        for index, share in zip(order, shares, strict=True)
     ]
     return {"axis": int(stack.axis), "slices": slices}
 
 
-def ranked(scores: np.ndarray, spacing: float, indices: np.ndarray | None = None) -> list[tuple[int, float]]:
-    """(index, share of the sum of all scores up to and including it), in the order to look at.
+def jumps(areas: np.ndarray) -> np.ndarray:
+    """By how much each slice's bones differ in area [slices, bones] from the mean of the slices beside it, added up."""
+    if len(areas) < 2:
+        return np.zeros(len(areas))
+    beside = np.concatenate([areas[1:2], areas, areas[-2:-1]])  # at either end, the one neighbour that there is
+    return np.abs(areas - (beside[:-2] + beside[2:]) / 2).sum(1)
 
-    Next is always the slice with the highest score, weighed down (to nothing at distance 0) near slices already listed:
+
+def ranked(urgency: np.ndarray, spacing: float) -> np.ndarray:
+    """Indices of the slices, `spacing` mm apart, in the order to look at them.
+
+    Next is always the most urgent slice, weighed down (to nothing at distance 0) near slices already listed:
     `1 − exp(−(distance / REACH_MM)²)`. Slices of 2 mm and more hardly feel it; of slices of half a millimeter, it takes
-    every third or so first. `indices` (default 0, 1, …) are the slices that `scores` belong to, `spacing` in mm.
+    every third or so first.
     """
-    indices = np.arange(len(scores)) if indices is None else np.asarray(indices)
-    total, seen, order = float(scores.sum()), 0.0, []
-    weight, left = np.ones(len(scores)), np.ones(len(scores), bool)
-    for _ in range(len(scores)):
-        candidates = np.where(left, scores * weight, -1.0)
-        best = int(candidates.argmax())
+    indices, weight, order = np.arange(len(urgency)), np.ones(len(urgency)), []
+    left = np.ones(len(urgency), bool)
+    for _ in indices:
+        best = int(np.where(left, urgency * weight, -1.0).argmax())
         left[best] = False
-        seen += float(scores[best])
-        order.append((int(indices[best]), min(1.0, seen / total) if total > 0 else 1.0))
-        distance = np.abs(indices - indices[best]) * spacing
-        weight = np.minimum(weight, 1 - np.exp(-((distance / REACH_MM) ** 2)))
-    return order
+        order.append(best)
+        weight = np.minimum(weight, 1 - np.exp(-(((indices - best) * spacing / REACH_MM) ** 2)))
+    return np.array(order, int)
 
 
 def _kinds(stack: SliceStack, raw: np.ndarray, labels: np.ndarray, changed: np.ndarray):

@@ -11,9 +11,11 @@ from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.review import (
     LEVELS,
     Calibration,
+    bone_areas,
     calibrate,
     calibration_of,
     count_levels,
+    jumps,
     plain_doubt,
     ranked,
     raw_doubt,
@@ -43,21 +45,22 @@ def test_raw_levels_by_hand():
     np.testing.assert_allclose(plain_doubt()[[0, 127, 254]], [0, 0.25, 1])
 
 
-def test_the_greatest_score_comes_first_and_shares_add_up():
-    order = ranked(np.array([10.0, 40.0, 30.0, 20.0]), spacing=50.0)
-    assert order == [(1, 0.4), (2, 0.7), (3, pytest.approx(0.9)), (0, pytest.approx(1.0))]
+def test_the_most_urgent_comes_first():
+    assert ranked(np.array([10.0, 40.0, 30.0, 20.0]), spacing=50.0).tolist() == [1, 2, 3, 0]
+    assert ranked(np.zeros(3), 1.0).tolist() == [0, 1, 2] and ranked(np.zeros(0), 1.0).tolist() == []
 
 
 def test_thin_neighbours_are_not_repeated_needlessly():
-    scores = np.array([5.0, 9.0, 10.0, 9.0, 5.0, 1.0, 6.0])
-    thin = [index for index, _ in ranked(scores, spacing=0.5)]
-    assert thin[:2] == [2, 6] and sorted(thin) == list(range(7))  # 3 mm away: weight 0.98; 0.5 mm: 0.06
-    thick = [index for index, _ in ranked(scores, spacing=8.0)]
-    assert thick == [2, 1, 3, 6, 0, 4, 5]
+    urgency = np.array([5.0, 9.0, 10.0, 9.0, 5.0, 1.0, 6.0])
+    thin = ranked(urgency, spacing=0.5).tolist()
+    assert thin[:2] == [2, 6] and sorted(thin) == list(range(7))  # 2 mm away: weight 0.98; 0.5 mm: 0.22
+    assert ranked(urgency, spacing=8.0).tolist() == [2, 1, 3, 6, 0, 4, 5]
 
 
-def test_nothing_doubtful():
-    assert ranked(np.zeros(3), 1.0) == [(0, 1.0), (1, 1.0), (2, 1.0)] and ranked(np.zeros(0), 1.0) == []
+def test_jumps_of_two_bones_by_hand():
+    areas = np.array([[10, 0], [10, 4], [30, 4], [10, 4]])
+    assert jumps(areas).tolist() == [0 + 4, 10 + 2, 20 + 0, 20 + 0]
+    assert jumps(areas[:1]).tolist() == [0] and jumps(areas[:, :0]).tolist() == [0, 0, 0, 0]
 
 
 def test_expected_errors_of_a_slice_by_hand():
@@ -76,8 +79,10 @@ def test_expected_errors_of_a_slice_by_hand():
     assert counts.shape == (6, 3, LEVELS + 1)
     assert counts[3, :, 3].tolist() == [area - 40, 35, 5]  # i = 2 is slice 3
     assert counts[1, :, 3].tolist() == [area - 7, 0, 7] and counts[5].sum() == 0
-    answer = review(stack, counts, table(0.001, 0.1, 0.5))
-    assert answer["axis"] == 0 and [each["index"] for each in answer["slices"]][:2] == [2, 4]
+    areas = bone_areas(stack, labels)
+    assert areas.tolist() == [[0], [0], [0], [40], [0], [0]]
+    answer = review(stack, counts, areas, table(0.001, 0.1, 0.5))
+    assert answer["axis"] == 0 and [each["index"] for each in answer["slices"]] == [2, 1, 3, 4, 5]
     expected = (area - 40) * 0.001 + 3.5 + 2.5
     assert answer["slices"][0]["score"] == pytest.approx(expected, abs=0.05)
     total = expected + (area - 7) * 0.001 + 3.5 + 3 * area * 0.001
@@ -107,6 +112,41 @@ def test_calibration_survives_the_manifest_and_forgeries_do_not():
         with pytest.raises(BadModel, match="calibration"):
             Calibration.from_dict({**fitted.to_dict(), **change})
     assert calibration_of(None, "knee").exams == 0
+
+
+def test_a_jump_moves_a_slice_forward_and_does_not_count_as_error():
+    """Equal doubt everywhere; the bone is lost in one slice: it comes first, its neighbours next."""
+    image = volume()
+    stack = SliceStack(image, SliceSettings(1.0))
+    labels, raw = np.zeros((2, *image.array.shape), np.uint8)
+    labels[[1, 2, 4, 5], 10:20, 10:20] = 1
+    counts = count_levels(stack, raw, labels, labels > 1)
+    answer = review(stack, counts, bone_areas(stack, labels), table(0.001, 0.001, 0.5))
+    assert [each["index"] for each in answer["slices"]] == [3, 4, 2, 5, 1]
+    assert [each["share"] for each in answer["slices"]] == [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_a_slice_without_signal_between_others_is_expected_to_lack_their_bones():
+    image = volume()
+    image.array[3] = 0
+    stack = SliceStack(image, SliceSettings(1.0))
+    assert list(stack.occupied) == [0, 1, 3, 4]
+    labels, raw = np.zeros((2, *image.array.shape), np.uint8)
+    labels[2, 10:20, 10:20], labels[4, 10:20, 10:30] = 1, 2
+    areas = bone_areas(stack, labels)
+    answer = review(stack, count_levels(stack, raw, labels, labels > 2), areas, Calibration.none())
+    first = answer["slices"][0]
+    assert (first["index"], first["score"]) == (3, 150) and len(answer["slices"]) == 5
+
+
+@pytest.mark.parametrize("size", [(6, 48, 40), (1, 48, 40)])
+def test_without_a_body_nothing_is_listed(size):
+    image = volume(size)
+    image.array[:] = 0
+    stack = SliceStack(image, SliceSettings(1.0))
+    labels = np.zeros(size, np.uint8)
+    counts = count_levels(stack, labels, labels, labels > 0)
+    assert review(stack, counts, bone_areas(stack, labels), Calibration.none())["slices"] == []
 
 
 @pytest.fixture(scope="module")
