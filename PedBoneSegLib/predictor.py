@@ -28,6 +28,8 @@ from .signature import Moments, Reference, ranking, spread_slices, verdict
 from .slices import SliceStack
 from .volume import Grid, Notice, Volume
 
+AIR_HU, AIR_SHARE = -500, 0.02  # a CT is known by the air around the body, at −1000; MR's magnitudes are not negative
+
 
 @dataclass
 class Segmentation:
@@ -227,6 +229,8 @@ def candidates(manifest: Manifest, joint: str) -> tuple[DomainCard, ...]:
 
 def _notices(volume: Volume, stack: SliceStack) -> list[Notice]:
     notices = []
+    if foreign := _not_mr(volume):
+        notices.append(Notice("not-mr", f"{foreign}; the model was made for MR, so the result means nothing"))
     if stack.non_finite and not any(notice.code == "non-finite" for notice in volume.warnings):
         message = f"{stack.non_finite} voxels are not finite (NaN or infinite) and were read as the darkest value"
         notices.append(Notice("non-finite", message))
@@ -236,6 +240,15 @@ def _notices(volume: Volume, stack: SliceStack) -> list[Notice]:
     if not len(stack.occupied):
         notices.append(Notice("no-signal", "the volume has no signal: there is nothing to segment"))
     return notices
+
+
+def _not_mr(volume: Volume) -> str:
+    """What tells that the image is no MR, in a few words; empty where nothing does. The signatures cannot be asked:
+    a network that learns from contrasts drawn at random takes those of a CT for one more."""
+    if volume.modality not in (None, "MR"):
+        return f"the file says that it is of the modality {volume.modality}"
+    air = np.count_nonzero(volume.array < AIR_HU) if volume.array.dtype.kind in "if" else 0
+    return "the values are those of a CT" if air > volume.array.size * AIR_SHARE else ""
 
 
 def _doubts(found: Mapping | None, card: DomainCard) -> list[Notice]:

@@ -35,14 +35,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from PedBoneSegLib import store
-from PedBoneSegLib.bundle import Bundle
+from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.demo import SAMPLE
 from PedBoneSegLib.formats import read_volume
 from PedBoneSegLib.passes import BATCH_PIXELS
@@ -128,36 +128,43 @@ def write_exam(path: Path) -> None:
 
 
 def compare_request(rounds: int) -> None:
-    """File to file against the network alone on the same batches of pixels, in float32 and as the program chooses."""
-    cpu, session = torch.device("cpu"), Session()
+    """File to file against the network alone on the same batches of pixels, with the verdict and by a copy of the model
+    that has no signatures to give one by; in float32 and as the program chooses."""
+    cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        source, output = Path(folder, "exam.nii.gz"), Path(folder, "labels.nii.gz")
+        names = ("exam.nii.gz", "labels.nii.gz", "unsigned.safetensors")
+        source, output, unsigned = (Path(folder, name) for name in names)
         write_exam(source)
-        options = SegmentOptions(str(source), str(output), joint="knee", device="cpu", overwrite=True)
-        predictor = session.predictor(None, "cpu")
-        stack = SliceStack(read_volume(source), SliceSettings.from_dict(predictor.bundle.domain("knee").settings))
+        bundle = Bundle.load(store.resolve())
+        write_unsigned(unsigned, bundle)
+        sessions = {"with the verdict": (Session(), None), "without signatures": (Session(), str(unsigned))}
+        predictor = sessions["with the verdict"][0].predictor(None, "cpu")
+        stack = SliceStack(read_volume(source), SliceSettings.from_dict(bundle.domain("knee").settings))
         size = BATCH_PIXELS["cpu"] // int(np.prod(stack.shape))
         parts = [stack.occupied[start : start + size] for start in range(0, len(stack.occupied), size)]
         images = [torch.from_numpy(stack.images(part)) for part in parts]
-        others = [card for card in predictor.bundle.manifest.domains if card.name != "knee" and card.signature]
         for precision in dict.fromkeys((torch.float32, predictor.precision(cpu))):
-            predictor.precision = lambda device, precision=precision: precision
-            batches = [batch.to(precision) for batch in images]
-            network = predictor.network("knee", cpu, precision)
-            seen = [(predictor.network(card.name, cpu, precision), predictor.reference(card)) for card in others]
-            session.segment(options)  # warms up
-            seconds = np.array([
-                (_seconds(session.segment, [options]), _seconds(network, batches),
-                 sum(_seconds(partial(each.encoder_features, level=max(known.layers)), batches[: 8 // size])
-                     for each, known in seen))
-                for _ in range(rounds)
-            ])  # fmt: skip
-            whole, bare, verdict = np.median(seconds, axis=0)
-            more = 100 * (seconds[:, 0] / seconds[:, 1] - 1)
-            print(f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file "
-                  f"to file, joint named: {whole:.2f} s; the network alone on these slices: {bare:.2f} s; more: "
-                  f"{np.median(more):.0f} % ({more.min():.0f} – {more.max():.0f}), of which the other joints' "
-                  f"encoders, for the verdict: {100 * verdict / bare:.0f} %")
+            works = [(predictor.network("knee", cpu, precision), [batch.to(precision) for batch in images])]
+            for session, model in sessions.values():
+                session.predictor(model, "cpu").precision = lambda device, precision=precision: precision
+                options = SegmentOptions(str(source), str(output), "knee", model, device="cpu", overwrite=True)
+                session.segment(options)  # warms up
+                works.append((session.segment, [options]))
+            seconds = np.array([[_seconds(*work) for work in works] for _ in range(rounds)])
+            bare = seconds[:, 0]
+            print(f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file to "
+                  f"file, joint named; the network alone on these slices: {np.median(bare):.2f} s")
+            for name, whole in zip(sessions, seconds.T[1:], strict=True):
+                more = 100 * (whole / bare - 1)
+                print(f"{name}: {np.median(whole):.2f} s, {np.median(more):.0f} % more ({more.min():.0f} – "
+                      f"{more.max():.0f})")
+
+
+def write_unsigned(path: Path, bundle: Bundle) -> None:
+    """The same model without signatures, as all models were before there were verdicts."""
+    cards = tuple(replace(card, signature=None) for card in bundle.manifest.domains)
+    tensors = {f"network.{name}": tensor for name, tensor in bundle.network().state_dict().items()}
+    write_bundle(path, replace(bundle.manifest, domains=cards), tensors)
 
 
 def _seconds(work: Callable, inputs: list) -> float:

@@ -212,6 +212,24 @@ def test_warnings(bundle):
     assert "field-cut" in [n.code for n in long.warnings]
 
 
+def test_what_is_no_mr_is_told(bundle):
+    def codes(volume):
+        return [notice.code for notice in Predictor(bundle, "cpu").segment(volume, "knee").warnings]
+
+    ct = make_volume()
+    ct.array[ct.array == 0] = -1000
+    assert "not-mr" in codes(ct)
+    assert "not-mr" not in codes(make_volume()) and "not-mr" not in codes(make_volume(kind=np.uint16))
+    few = make_volume()
+    few.array[0, 0, :9] = -1000  # an interpolation's overshoot
+    assert "not-mr" not in codes(few)
+    named = make_volume()
+    named.modality = "MR"
+    assert "not-mr" not in codes(named)
+    named.modality = "CT"
+    assert "not-mr" in codes(named)
+
+
 @pytest.mark.parametrize("mm", [*np.float32([0.8, 0.7, 0.9]).tolist(), 1 / 3, 0.1 + 0.2, 1.0000001, 1.05, 0.999])
 def test_spacings_that_are_not_round(bundle, mm):
     """Headers hold float32: the network's pixels never fall a pixel short of the crop."""
