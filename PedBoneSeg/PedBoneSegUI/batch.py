@@ -101,9 +101,9 @@ class BatchSection(Section):
             source, model = Path(self._fields["input"]) / row["input"], self._fields["model"] or ""
             volume = images.addVolume(source, source.name.split(".")[0])
             try:
-                choice, name = runs.Choice(volume, model=model), segmentations.resultName(volume, "")
-                table, grid = models.tableOf(row, model), images.gridOf(volume)
-                segmentation = atOnce(runs.landing(choice, row, table, grid, Path(row["output"]), None, name))
+                choice, name = runs.Choice(volume, model=model), segmentations.resultName(volume)
+                steps = runs.landing(choice, row, images.gridOf(volume), Path(row["output"]), None, name)
+                segmentation = atOnce(steps)
             except Exception:
                 slicer.mrmlScene.RemoveNode(volume)
                 raise

@@ -7,12 +7,11 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from PedBoneSegLib import __version__
-from PedBoneSegLib.anatomy import known_joints
 
-from . import images, models, paths, segmentations
+from . import images, models, paths
 from .processes import WorkLog
-from .runs import Choice, Errand, Run
-from .workerclient import WorkerClient
+from .runs import Choice, Errand, measuring, segmenting
+from .workerclient import WorkerClient, nothing
 
 
 class PedBoneSegLogic(ScriptedLoadableModuleLogic):
@@ -37,13 +36,11 @@ class PedBoneSegLogic(ScriptedLoadableModuleLogic):
         self.client.close()
         self.folder.remove()
 
-    def run(self, choice: Choice, **callbacks: Callable) -> Run:
-        """Begins a segmentation; see `Run` for the callbacks."""
+    def run(self, choice: Choice, beforeWrite: Callable = nothing, **callbacks: Callable) -> Errand:
+        """Begins a segmentation; see `landing` for `beforeWrite`, and `Errand` for the callbacks."""
         self.log.hide(choice.volume.GetName() or "")
         choice.model = models.modelFor(choice.joint, choice.model)
-        run = Run(choice, self.client, self.folder, models.tableOf, **callbacks)
-        run.begin()
-        return run
+        return Errand(self.client, segmenting(choice, self.folder, beforeWrite), **callbacks)
 
     def segmentAndWait(self, volume, joint: str = "auto", side: str | None = None, **choices):
         """For scripts: returns (segmentation node, answer); RuntimeError with the reason if it cannot be done.
@@ -64,8 +61,4 @@ class PedBoneSegLogic(ScriptedLoadableModuleLogic):
 
     def measure(self, segmentation, **callbacks: Callable) -> None:
         """Asks the worker for the measures of a result's bones; see `Errand` for the callbacks."""
-        volume, table = segmentations.volumeOf(segmentation), segmentations.tableOf(segmentation)
-        model = segmentations.memoryOf(segmentation).get("model")
-        fields = {"joint": table.joint, "model": None if table.joint in known_joints() else model}
-        labels = segmentations.mergedLabels(segmentation, table, volume)
-        Errand(self.client, self.folder, **callbacks).start("measure", labels, images.gridOf(volume), fields)
+        Errand(self.client, measuring(segmentation, self.folder), **callbacks)

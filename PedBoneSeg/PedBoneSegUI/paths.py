@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MODULE_FOLDER = Path(__file__).resolve().parents[1]
+PSEUDONYM = re.compile(r"case-[0-9a-f]{12}(\.\w+)?")  # of a temporary file
 
 
 def findRoot(moduleFolder: Path = MODULE_FOLDER) -> Path:
@@ -67,6 +70,17 @@ class WorkFolder:
     def newFile(self, suffix: str) -> Path:
         """A path that does not exist yet, under a name that is a pseudonym."""
         return self.path / f"case-{secrets.token_hex(6)}{suffix}"
+
+    @contextmanager
+    def files(self, *suffixes: str) -> Iterator[list[Path]]:
+        """New files for the block; they go at its end."""
+        paths = [self.newFile(suffix) for suffix in suffixes]
+        try:
+            yield paths
+        finally:
+            for path in paths:
+                with suppress(OSError):  # Windows keeps a file that a dying worker still holds; the folder goes later
+                    path.unlink(missing_ok=True)
 
     def sweep(self) -> list[Path]:
         """Removes what killed applications left behind; returns it."""

@@ -1,4 +1,4 @@
-"""One segmentation from click to result: scene → temporary file → worker → labels → scene.
+"""What the worker is asked of the scene, from click to result: scene → temporary file → worker → labels → scene.
 
 Nothing in the scene changes before the answer is whole; whatever fails afterwards is taken back.
 """
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from PedBoneSegLib.anatomy import JointTable
+from PedBoneSegLib.anatomy import known_joints
 from PedBoneSegLib.errors import BadInput, PedBoneSegError
 from PedBoneSegLib.formats import read_volume
 from PedBoneSegLib.volume import Grid
 
-from . import images, segmentations
+from . import images, models, segmentations
+from .paths import PSEUDONYM, WorkFolder
 from .workerclient import nothing
 
 
@@ -34,53 +34,21 @@ class Choice:
     device: str = "auto"
 
 
-class Turns:
+class Errand:
     """Runs a generator, a step a turn of the event loop, so that the application never stands still.
 
-    At the end `onDone(value)` or `onFault(error)` is called; after `cancel`, which closes the generator, neither.
+    A step that yields an op and its fields waits for the worker's answer, with which the next one begins. At the end
+    `onDone(*value)` or `onError(kind, message, answer)` is called, exactly once and never in the constructor; a
+    generator that does not come to its end is closed.
     """
 
-    def __init__(self, steps: Generator, onDone: Callable, onFault: Callable) -> None:
-        self._steps, self._onDone, self._onFault, self._cancelled = steps, onDone, onFault, False
-        qt.QTimer.singleShot(0, self._turn)
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._steps.close()
-
-    def _turn(self) -> None:
-        if self._cancelled:
-            return
-        try:
-            next(self._steps)
-        except StopIteration as end:
-            self._onDone(end.value)
-        except Exception as error:
-            self._onFault(error)
-        else:
-            qt.QTimer.singleShot(0, self._turn)
-
-
-class Errand:
-    """Labels or an image of the scene go to the worker as a file, with a request; the files go at the end.
-
-    `onDone(answer)` or `onError(kind, message, answer)` is called exactly once, after `start`, never in it.
-    """
-
-    def __init__(self, client, folder, onDone: Callable = nothing, onError: Callable = nothing, makes=()) -> None:
-        self._client, self._onDone, self._onError, self._ended = client, onDone, onError, False
-        self._files = {"input": folder.newFile(".nrrd"), **{name: folder.newFile(".nii") for name in makes}}
-        self._onProgress, self._request, self._turns = nothing, None, None
-
-    def start(self, op: str, array: np.ndarray, grid, fields: dict) -> None:
-        fields = {**fields, **{name: str(path) for name, path in self._files.items()}}
-
-        def send(_value) -> None:
-            calls = {"onDone": self._onAnswer, "onError": self._fail}
-            self._request = self._client.send(op, fields, **calls, onProgress=lambda answer: self._onProgress(answer))
-
-        # A copy, for the user may change the volume meanwhile.
-        self._turns = Turns(images.writing(array.copy(), grid, self._files["input"]), send, self._onFault)
+    def __init__(
+        self, client, steps: Generator, onDone: Callable = nothing, onError: Callable = nothing,
+        onProgress: Callable = nothing,
+    ) -> None:  # fmt: skip
+        self._client, self._steps, self._request, self._ended = client, steps, None, False
+        self._onDone, self._onError, self._onProgress = onDone, onError, onProgress
+        self._goOn()
 
     def cancel(self) -> None:
         """The work ends within a second; `onError` is called with the kind "cancelled"."""
@@ -91,84 +59,82 @@ class Errand:
 
     def abandon(self) -> None:
         """As `cancel`, for a scene that is being closed: nobody is called any more."""
-        self._onDone = self._onError = self._onProgress = nothing
+        self._onDone = self._onError = nothing
         self.cancel()
 
-    def _onAnswer(self, answer: dict) -> None:
-        self._end(partial(self._onDone, answer))
+    def _goOn(self, answer: dict | None = None) -> None:
+        qt.QTimer.singleShot(0, lambda: self._step(answer))
 
-    def _onFault(self, error: Exception) -> None:
-        """Of one of our own steps: what could be foreseen is told, a bug is told and raised."""
-        foreseen = isinstance(error, PedBoneSegError | OSError)
-        self._fail("bad-input" if foreseen else "bug", f"{getattr(error, 'strerror', None) or error}", {})
-        if not foreseen:
-            raise error
-
-    def _fail(self, kind: str, message: str, answer: dict) -> None:
-        for name in (self._files["input"].name, self._files["input"].stem):  # a pseudonym, which tells the user nothing
-            message = message.replace(name, _("the volume"))
-        self._end(partial(self._onError, kind, message, answer))
-
-    def _end(self, tell: Callable[[], None]) -> None:
+    def _step(self, answer: dict | None) -> None:
         if self._ended:
             return
-        self._ended = True
-        if self._turns is not None:
-            self._turns.cancel()
-        for path in self._files.values():
-            try:
-                path.unlink(missing_ok=True)
-            except OSError:  # Windows keeps a file that a dying worker still holds; the folder goes later
-                pass
-        tell()
-
-
-class Run(Errand):
-    """`onDone(segmentation, answer)`; `tableOf(answer, model)` gives the labels' table, `beforeWrite(segmentation)` is
-    called once before a segmentation that has segments changes: the place to save the state for undo."""
-
-    def __init__(
-        self, choice: Choice, client, folder, tableOf: Callable[[dict, str], JointTable],
-        beforeWrite: Callable = nothing, onProgress: Callable = nothing, **callbacks: Callable,
-    ) -> None:  # fmt: skip
-        super().__init__(client, folder, makes=("output", "uncertainty"), **callbacks)
-        self.choice, self._tableOf, self._beforeWrite, self._onProgress = choice, tableOf, beforeWrite, onProgress
-
-    def begin(self) -> None:
-        choice = self.choice
         try:
-            images.check(choice.volume)
-        except PedBoneSegError as error:
-            kind, sentence = error.kind, str(error)
-            qt.QTimer.singleShot(0, lambda: self._fail(kind, sentence, {}))
-            return
-        self._grid, self._item = images.gridOf(choice.volume), images.sequenceItem(choice.volume)
-        fields = {"joint": choice.joint, "device": choice.device, "side": choice.side, "model": choice.model or None}
-        self.start("segment", slicer.util.arrayFromVolume(choice.volume), self._grid, fields)
+            request = self._steps.send(answer)
+        except StopIteration as end:
+            self._end(partial(self._onDone, *end.value))
+        except (PedBoneSegError, OSError) as error:
+            self._fail("bad-input", f"{getattr(error, 'strerror', None) or error}", {})
+        except Exception as error:
+            self._fail("bug", str(error), {})
+            raise
+        else:
+            if request is None:
+                self._goOn()
+            else:
+                calls = {"onDone": self._goOn, "onError": self._fail, "onProgress": self._onProgress}
+                self._request = self._client.send(*request, **calls)
 
-    def _onAnswer(self, answer: dict) -> None:
-        def done(target) -> None:
-            self._end(partial(self._onDone, target, answer))
+    def _fail(self, kind: str, message: str, answer: dict) -> None:
+        # A file's pseudonym tells the user nothing.
+        self._end(partial(self._onError, kind, PSEUDONYM.sub(_("the volume"), message), answer))
 
-        self._turns = Turns(self._land(answer), done, self._onFault)
+    def _end(self, tell: Callable[[], None]) -> None:
+        if not self._ended:
+            self._ended = True
+            self._steps.close()
+            tell()
 
-    def _land(self, answer: dict) -> Generator:
-        table, name = self._tableOf(answer, self.choice.model), segmentations.resultName(self.choice.volume, self._item)
-        labels, doubt = self._files["output"], self._files["uncertainty"]
-        return (yield from landing(self.choice, answer, table, self._grid, labels, doubt, name, self._beforeWrite))
+
+def segmenting(choice: Choice, folder: WorkFolder, beforeWrite: Callable = nothing) -> Generator:
+    """The steps of a segmentation, to (segmentation, answer); `beforeWrite` as for `landing`."""
+    volume = choice.volume
+    images.check(volume)
+    grid, name = images.gridOf(volume), segmentations.resultName(volume)
+    with folder.files(".nrrd", ".nii", ".nii") as (image, labels, doubt):
+        # A copy, for the user may change the volume meanwhile.
+        yield from images.writing(slicer.util.arrayFromVolume(volume).copy(), grid, image)
+        answer = yield "segment", {
+            "input": str(image), "output": str(labels), "uncertainty": str(doubt), "joint": choice.joint,
+            "side": choice.side, "model": choice.model or None, "device": choice.device,
+        }  # fmt: skip
+        segmentation = yield from landing(choice, answer, grid, labels, doubt, name, beforeWrite)
+    return segmentation, answer
+
+
+def measuring(segmentation, folder: WorkFolder) -> Generator:
+    """The steps by which the worker measures a result's bones, to (answer,)."""
+    volume, table = segmentations.volumeOf(segmentation), segmentations.tableOf(segmentation)
+    model = None if table.joint in known_joints() else segmentations.memoryOf(segmentation).get("model")
+    with folder.files(".nrrd") as (labels,):
+        merged = segmentations.mergedLabels(segmentation, table, volume)
+        yield from images.writing(merged, images.gridOf(volume), labels)
+        answer = yield "measure", {"input": str(labels), "joint": table.joint, "model": model}
+    return (answer,)
 
 
 def landing(
-    choice: Choice, answer: dict, table: JointTable, grid: Grid, labelFile: Path, doubtFile: Path | None, name: str,
+    choice: Choice, answer: dict, grid: Grid, labelFile: Path, doubtFile: Path | None, name: str,
     beforeWrite: Callable = nothing,
 ) -> Generator:  # fmt: skip
     """The steps by which a result becomes a segmentation of the scene, which is the generator's value.
 
     On any error, and where it is closed before its end, the scene is as it was. `grid` is the volume's when it was
-    handed over, `beforeWrite` as for `Run`.
+    handed over. `beforeWrite(segmentation)` is called before one that has segments changes: the place to save the state
+    for undo.
     """
     volume, target, created, edited = choice.volume, choice.segmentation, [], []
     backup, memory = slicer.vtkSegmentation(), None
+    table = models.tableOf(answer, choice.model)
     review = answer.get("review") or {}
     axis = review.get("axis", images.slowestAxis(grid))
 

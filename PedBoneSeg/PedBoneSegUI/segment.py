@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import answers, images, segmentations
-from .runs import Choice, Run
+from .runs import Choice, Errand
 from .section import Section, capitalized, enable
 
 SILENT_SECONDS = 30  # without a sign of the worker, before the panel says so
@@ -17,7 +17,7 @@ SILENT_SECONDS = 30  # without a sign of the worker, before the panel says so
 class SegmentSection(Section):
     def __init__(self, panel) -> None:
         super().__init__(panel, panel.ui.stageLabel)
-        self._run: Run | None = None
+        self._run: Errand | None = None
         self._volume = self._parameters = object()  # as last seen: nothing yet
         self._asked = None  # the segmentation that holds handwork, until the user has said where a result goes
         self._started = self._lastSign = 0.0

@@ -19,7 +19,7 @@ from PedBoneSegLib.formats import terminology
 from PedBoneSegLib.formats.segments import BONE_TAG
 from PedBoneSegLib.volume import Grid
 
-from .images import gridOf, ijkToRas, slowestAxis
+from .images import gridOf, ijkToRas, sequenceItem, slowestAxis
 
 MEMORY = "PedBoneSeg.Memory"  # attribute of the segmentation node
 DOUBT_ROLE = "PedBoneSeg.Doubt"
@@ -59,8 +59,8 @@ def axisOf(segmentation, volume) -> int:
     return axis if axis in (0, 1, 2) else slowestAxis(gridOf(volume))
 
 
-def resultName(volume, item: str) -> str:
-    return " ".join(filter(None, (volume.GetName(), item, _("bones"))))
+def resultName(volume) -> str:
+    return " ".join(filter(None, (volume.GetName(), sequenceItem(volume), _("bones"))))
 
 
 # ---- segments

@@ -60,16 +60,22 @@ def test_measuringByAScript(logic, makeVolume, spin):
     assert not list(logic.folder.path.iterdir())
 
 
+def written(array, grid, path):
+    """Steps of an errand that needs no worker."""
+    yield from images.writing(array, grid, path)
+    return (path,)
+
+
 def test_theFileHoldsTheGridOfTheVolume(logic, makeVolume, spin, tmp_path):
     """What the worker is handed, read by another reader: voxels, spacing, axes and origin."""
     import SimpleITK
 
     volume, path, ends = makeVolume(image().astype(np.float32), oblique()), tmp_path / "ä b.nrrd", []
-    steps = images.writing(slicer.util.arrayFromVolume(volume), images.gridOf(volume), path)
-    runs.Turns(steps, ends.append, ends.append)
+    steps = written(slicer.util.arrayFromVolume(volume), images.gridOf(volume), path)
+    runs.Errand(None, steps, ends.append, lambda *fault: ends.append(fault))
     spin(lambda: ends)
     read = SimpleITK.ReadImage(str(path))
-    assert ends == [None] and np.array_equal(SimpleITK.GetArrayFromImage(read), image().astype(np.float32))
+    assert ends == [path] and np.array_equal(SimpleITK.GetArrayFromImage(read), image().astype(np.float32))
     for index in ((0, 0, 0), (63, 5, 2), (7, 60, 5)):
         expected = (oblique() @ (*index, 1))[:3] * (-1, -1, 1)
         assert np.allclose(read.TransformIndexToPhysicalPoint(index), expected, atol=1e-4)
@@ -78,9 +84,10 @@ def test_theFileHoldsTheGridOfTheVolume(logic, makeVolume, spin, tmp_path):
 def test_aFullDiskIsTold(logic, makeVolume, spin):
     ends = []
     grid = Grid.from_affine((4, 4, 4), np.eye(4))
-    runs.Turns(images.writing(np.zeros((4, 4, 4), np.uint8), grid, Path("/dev/full")), ends.append, ends.append)
+    steps = written(np.zeros((4, 4, 4), np.uint8), grid, Path("/dev/full"))
+    runs.Errand(None, steps, ends.append, lambda *fault: ends.append(fault))
     spin(lambda: ends)
-    assert len(ends) == 1 and "No space left" in str(ends[0])
+    assert ends == [("bad-input", "No space left on device", {})]
 
 
 def test_theCurrentItemOfASequence(logic, makeVolume):

@@ -176,7 +176,7 @@ def test_resultsGoInWholeOrNotAtAll(volume, tmp_path):
     atOnce(images.writing(np.zeros((4, 4, 4), np.uint8), Grid.from_affine((4, 4, 4), grid.affine), path))
     before = slicer.mrmlScene.GetNumberOfNodes()
     with pytest.raises(RuntimeError, match="grid"):
-        atOnce(runs.landing(runs.Choice(volume), {"joint": "knee"}, KNEE, grid, path, None, "bones"))
+        atOnce(runs.landing(runs.Choice(volume), {"joint": "knee"}, grid, path, None, "bones"))
     assert slicer.mrmlScene.GetNumberOfNodes() == before
 
 
@@ -188,7 +188,7 @@ def test_aResultThatIsInterruptedIsTakenBack(volume, filled, tmp_path, steps):
     nodes = slicer.mrmlScene.GetNumberOfNodes()
     for target in (filled, None):
         choice = runs.Choice(volume, segmentation=target)
-        landing = runs.landing(choice, {"joint": "knee"}, KNEE, images.gridOf(volume), path, path, "bones")
+        landing = runs.landing(choice, {"joint": "knee"}, images.gridOf(volume), path, path, "bones")
         for _step in range(steps):
             next(landing)
         landing.close()
