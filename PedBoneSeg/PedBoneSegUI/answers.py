@@ -13,14 +13,17 @@ class Warning:
     joint: str = ""
 
 
+def capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def withArticle(joint: str) -> str:
     return f"{'an' if joint[:1].lower() in 'aeiou' else 'a'} {joint}"
 
 
 def summary(answer: dict) -> str:
     """ "Knee, right · 4 bones · 3.2 s": what was found, on which side, how many bones hold any voxel, how long."""
-    joint = str(answer.get("joint") or "?")
-    name = joint[:1].upper() + joint[1:]
+    name = capitalized(str(answer.get("joint") or "?"))
     side = {"left": _("left"), "right": _("right")}.get(answer.get("side"))
     bones = sum(1 for bone in (answer.get("bones") or {}).values() if (bone.get("volume_ml") or 0) > 0)
     count = _("1 bone") if bones == 1 else _("{n} bones").format(n=bones)
@@ -52,21 +55,19 @@ def warningOf(answer: dict) -> Warning | None:
 def refusalOf(kind: str, message: str, answer: dict) -> Warning:
     """An error of the worker in words that help; `undecided` offers the likeliest joint."""
     if kind == "undecided":
-        likeliest = min(answer.get("scores") or {"": 0}, key=(answer.get("scores") or {"": 0}).get)
-        text = (
-            _("This image is unlike anything the model knows; nothing was written. Choose a joint to segment anyway.")
-            if answer.get("verdict") == "unlike"
-            else _("It is not clear which joint this is ({ranking}); nothing was written. Choose the joint.").format(
-                ranking=ranking(answer)
-            )
-        )
-        return Warning(text, likeliest if answer.get("verdict") == "ambiguous" else "")
+        if answer.get("verdict") == "unlike":
+            return Warning(_(
+                "This image is unlike anything the model knows; nothing was written. Choose a joint to segment anyway."
+            ))  # fmt: skip
+        text = _("It is not clear which joint this is ({ranking}); nothing was written. Choose the joint.")
+        scores = answer.get("scores") or {"": 0}
+        return Warning(text.format(ranking=ranking(answer)), min(scores, key=scores.get))
     remedies = {
         "out-of-memory": _("Choose the CPU as device at the end of the panel, or crop the volume."),
         "bad-model": _("Choose or install another model at the end of the panel."),
         "bug": _("Please report it, with the log from the end of the panel."),
     }
-    return Warning(f"{message[:1].upper()}{message[1:].rstrip('.')}. {remedies.get(kind, '')}".strip())
+    return Warning(f"{capitalized(message).rstrip('.')}. {remedies.get(kind, '')}".strip())
 
 
 def ranking(answer: dict) -> str:

@@ -6,7 +6,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import answers, images, models, runs, segmentations
-from .section import Section, capitalized, enable, fillRow, fillTable
+from .section import Section, enable, fillRow, fillTable
 
 STATES = {"done": _("done"), "skipped": _("done before"), "failed": _("failed")}
 
@@ -86,7 +86,7 @@ class BatchSection(Section):
             self._send()
         else:
             stopped = _("Cancelled; Start goes on where it stopped.")
-            self._end(stopped if kind == "cancelled" else capitalized(message))
+            self._end(stopped if kind == "cancelled" else answers.capitalized(message))
 
     def _end(self, sentence: str) -> None:
         self._request = None

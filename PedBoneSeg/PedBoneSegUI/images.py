@@ -114,9 +114,6 @@ def sliceCenter(volume, axis: int, index: int) -> tuple[float, float, float]:
     grid = gridOf(volume)
     middle = [(size - 1) / 2 for size in grid.size] + [1.0]
     middle[axis] = index
-    point = (_LPS @ grid.affine @ middle)[:3]
-    if transform := volume.GetParentTransformNode():
-        general = vtk.vtkGeneralTransform()
-        transform.GetTransformToWorld(general)
-        point = general.TransformPoint(point)
-    return tuple(float(value) for value in point)
+    world = [0.0, 0.0, 0.0]
+    volume.TransformPointToWorld((_LPS @ grid.affine @ middle)[:3], world)
+    return tuple(world)

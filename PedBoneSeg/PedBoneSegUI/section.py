@@ -67,7 +67,3 @@ def askSaveFile(title: str, proposal: str, kinds: str) -> Path | None:
 
 def _chosen(path: str) -> Path | None:
     return Path(path) if path else None
-
-
-def capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from . import answers, images, segmentations
 from .runs import Choice, Errand
-from .section import Section, capitalized, enable
+from .section import Section, enable
 
 SILENT_SECONDS = 30  # without a sign of the worker, before the panel says so
 
@@ -79,7 +79,7 @@ class SegmentSection(Section):
 
     def abandon(self) -> None:
         """For a scene that closes, or the end: the work stops and nobody is told."""
-        run, self._run = self._run, None
+        run = self._run
         if run is not None:
             run.abandon()
         self._reset()
@@ -177,28 +177,26 @@ class SegmentSection(Section):
         self._tick()
 
     def _tick(self) -> None:
-        if self._run is None:
-            return
         now, fraction = time.monotonic(), float(self._progress.get("fraction") or 0)
         self.ui.progressBar.setValue(round(1000 * fraction))
-        parts = [capitalized(str(self._progress.get("stage"))), answers.timeLeft(fraction, now - self._started)]
+        parts = [answers.capitalized(str(self._progress.get("stage"))), answers.timeLeft(fraction, now - self._started)]
         if now - self._lastSign > SILENT_SECONDS:
             parts.append(_("no sign for {n} s; Cancel is safe").format(n=round(now - self._lastSign)))
         self.say(" · ".join(filter(None, parts)))
 
     def _onDone(self, segmentation, answer: dict) -> None:
-        self._run = None
         self._reset()
         self.showAnswer(segmentation, answer)
 
     def _onError(self, kind: str, message: str, answer: dict) -> None:
-        self._run = None
         self._reset()
         cancelled = kind == "cancelled"
         self.say(_("Cancelled; nothing was changed.") if cancelled else "")
         self._warn(None if cancelled else answers.refusalOf(kind, message, answer))
 
     def _reset(self) -> None:
+        """The run has ended."""
+        self._run = None
         self._timer.stop()
         self.ui.progressBar.setVisible(False)
         self._ask(None)
@@ -225,7 +223,7 @@ class SegmentSection(Section):
             self.ui.jointCombo.clear()
             self.ui.jointCombo.addItem(_("Detect"), "auto")
             for joint in self._joints:
-                self.ui.jointCombo.addItem(capitalized(joint), joint)
+                self.ui.jointCombo.addItem(answers.capitalized(joint), joint)
 
 
 class DropFilter(qt.QObject):
