@@ -121,11 +121,12 @@ class WorkerClient:
             return
         if self._process is None:
             self._start()
-        if self._process is not None and self._current is None and self._queue:
-            self._dispatch(self._queue.popleft())
+        else:
+            self._current = self._queue.popleft()
+            self._dispatch(self._current)
 
     def _dispatch(self, request: Request) -> None:
-        self._current, request.state = request, "sent"
+        request.state = "sent"
         request.number = self._write({"op": request.op, **request.fields})
 
     def _write(self, message: dict) -> int:
@@ -148,13 +149,12 @@ class WorkerClient:
             "finished(int,QProcess::ExitStatus)", lambda code, status: self._onFinished(process, code, status)
         )
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._onProcessError(process, error))
-        self._process = process
-        process.start(self._command[0], self._command[1:])
-        if self._process is not process:
-            return  # it could not be started, and that has been told
         hello = Request("hello", {}, onDone=self._onHello, onError=self._onHelloFailed)
-        self._dispatch(hello)
-        qt.QTimer.singleShot(HELLO_SECONDS * 1000, lambda: self._giveUpOn(hello))
+        self._process, self._current = process, hello
+        process.start(self._command[0], self._command[1:])
+        if self._process is process:  # else it could not be started, and that has been told
+            self._dispatch(hello)
+            qt.QTimer.singleShot(HELLO_SECONDS * 1000, lambda: self._giveUpOn(hello))
 
     def _onHello(self, answer: dict) -> None:
         theirs = str(answer.get("version", "?"))
@@ -178,18 +178,15 @@ class WorkerClient:
     # ---- hearing
 
     def _clearInput(self) -> None:
-        self._input, self._noise = bytearray(), 0
+        self._input, self._noise = b"", 0
 
     def _onOutput(self, process) -> None:
         data = process.readAllStandardOutput().data()
         if process is not self._process:
             return
-        self._input += data
-        lines = []
-        if b"\n" in data:
-            *lines, self._input = self._input.split(b"\n")
+        *lines, self._input = (self._input + data).split(b"\n")
         for line in lines:
-            self._onLine(bytes(line))
+            self._onLine(line)
             if process is not self._process:
                 return
         if len(self._input) > LONGEST_LINE or self._noise > MOST_NOISE:

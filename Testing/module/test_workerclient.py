@@ -88,6 +88,22 @@ def test_aProgramThatIsNotThere(clientOf, spin):
     assert kind == "died" and "could not be started" in sentence
 
 
+def test_aProgramThatIsNotThereAsOnWindows(clientOf, spin, monkeypatch):
+    """There, Qt tells it before `start` returns."""
+    import qt
+
+    class Process(qt.QProcess):
+        def start(self, program, arguments) -> None:
+            super().start(program, arguments)
+            self.waitForStarted()
+
+    monkeypatch.setattr(qt, "QProcess", Process)
+    client = clientOf("good")
+    client._command = ["/nowhere/Python Slicer"]
+    kind, sentence = ask(client, spin)
+    assert kind == "died" and "could not be started" in sentence
+
+
 @pytest.mark.parametrize("mode", ["hangs", "child"])
 def test_cancelEndsTheWholeTreeWithinASecond(clientOf, spin, mode):
     client, ends, stages = clientOf(mode), [], []
