@@ -42,7 +42,7 @@ class BatchSection(Section):
         source, output = (str(edit.currentPath).strip() for edit in (self.ui.batchInputEdit, self.ui.batchOutputEdit))
         if not source or not Path(source).is_dir():
             self.say(_("Choose the folder of volumes."))
-        elif self.panel.ready() and self.panel.parameters is not None:
+        elif self.panel.setup.ready() and self.panel.parameters is not None:
             parameters, chosen = self.panel.parameters, self.panel.models
             self._fields = {
                 "input": source, "output": output or None, "joint": parameters.joint, "side": parameters.side or None,

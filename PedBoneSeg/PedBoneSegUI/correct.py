@@ -15,8 +15,6 @@ class CorrectSection(Section):
     def __init__(self, panel) -> None:
         super().__init__(panel, panel.ui.correctLabel)
         self._editor = self.ui.segmentEditor
-        self._editor.setMaximumNumberOfUndoStates(10)
-        self._selectNode()
         self.ui.piecesButton.clicked.connect(self._largePieces)
         self.ui.smoothButton.clicked.connect(
             lambda: self._apply("Smoothing", {"SmoothingMethod": "MEDIAN", "KernelSizeMm": str(SMOOTHING_MM)})
@@ -30,7 +28,6 @@ class CorrectSection(Section):
         self.exit()
 
     def enter(self) -> None:
-        self._selectNode()
         self._editor.installKeyboardShortcuts()
         self._editor.updateWidgetFromMRML()
 

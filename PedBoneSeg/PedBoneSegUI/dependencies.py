@@ -149,11 +149,9 @@ class SetupSection(Section):
         self.ui.setupInstallButton.clicked.connect(lambda: self._install(""))
         self.ui.setupWheelsButton.clicked.connect(self._installFromWheels)
         self.ui.setupCancelButton.clicked.connect(self.close)
-        self.ui.setupSection.setVisible(False)
-        self.ui.setupLogText.setVisible(False)
 
-    def check(self) -> bool:
-        """Whether all is there; shows the section with what is missing if not."""
+    def ready(self) -> bool:
+        """Whether the worker can run at all; shows the section with what is missing if not."""
         packages = missing()
         if self._installation is None:
             self.ui.setupSection.setVisible(bool(packages))
@@ -182,7 +180,7 @@ class SetupSection(Section):
     def _onEnd(self, sentence: str) -> None:
         self._installation = None
         self._setRunning(False)
-        ready = self.check()
+        ready = self.ready()
         if sentence:
             self.say(sentence)
         elif not ready:

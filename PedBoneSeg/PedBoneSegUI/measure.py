@@ -75,7 +75,7 @@ class MeasureSection(Section):
 
     def _measure(self) -> None:
         segmentation = self.panel.segmentation
-        if self.panel.ready():
+        if self.panel.setup.ready():
             enable(False, self.ui.measureButton)
             self.say(_("Measuring"))
             self.logic.measure(segmentation, onDone=partial(self._onMeasured, segmentation), onError=self._onError)

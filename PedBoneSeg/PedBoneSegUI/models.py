@@ -125,7 +125,7 @@ class ModelSection(Section):
     def _install(self) -> None:
         """The worker checks the file and copies it."""
         path = askOpenFile(_("Model file"), _("Models (*.safetensors)"))
-        if path is not None and self.panel.ready():
+        if path is not None and self.panel.setup.ready():
             enable(False, self.ui.modelInstallButton)
             self.say(_("Checking the model"))
             self.logic.client.send(

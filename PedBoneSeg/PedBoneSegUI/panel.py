@@ -25,9 +25,7 @@ class Panel:
         self.measure = MeasureSection(self)
         self.keep = KeepSection(self)
         self.batch = BatchSection(self)
-        others = (self.review, self.correct, self.measure, self.keep, self.batch)
-        self._sections = (self.models, self.segment, *others)
-        self.parametersChanged()
+        self._sections = (self.models, self.segment, self.review, self.correct, self.measure, self.keep, self.batch)
 
     def setParameters(self, parameters) -> None:
         self.parameters = parameters
@@ -46,12 +44,8 @@ class Panel:
     def busy(self) -> bool:
         return self.segment.running or self.batch.running
 
-    def ready(self) -> bool:
-        """Whether the worker can run at all; shows the setup section if not."""
-        return self.setup.check()
-
     def enter(self) -> None:
-        self.setup.check()
+        self.setup.ready()
         self.correct.enter()
         self.review.setKeysEnabled(True)
 

@@ -41,9 +41,6 @@ class SegmentSection(Section):
         self._drop.onFile = self._onDropped
         panel.topWidget.setAcceptDrops(True)
         panel.topWidget.installEventFilter(self._drop)
-        ui.progressBar.setVisible(False)
-        self._ask(None)
-        self._warn(None)
 
     @property
     def running(self) -> bool:
@@ -89,7 +86,7 @@ class SegmentSection(Section):
     def start(self, choice: Choice) -> None:
         self._ask(None)
         self._forget()
-        if not self.panel.ready():
+        if not self.panel.setup.ready():
             self.say(_("Something is missing on this computer: see the top of the panel."))
             return
         self._started = self._lastSign = time.monotonic()
