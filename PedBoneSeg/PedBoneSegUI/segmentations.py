@@ -208,12 +208,8 @@ def placeOnVolume(segmentation, volume) -> None:
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
-    item = hierarchy.GetItemByDataNode(segmentation)
-    if item:
-        hierarchy.SetItemParent(item, parent)
-    elif parent:  # outside the application nobody makes items by himself
-        hierarchy.CreateItem(parent, segmentation)
+    study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(segmentation), study)
 
 
 def orientedImage(array: np.ndarray, grid: Grid):

@@ -96,7 +96,7 @@ def test_dicomExportFindsGeometryAndStudy(volume, filled):
     assert segmentations.volumeOf(filled) is volume
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
-    hierarchy.CreateItem(study, volume)
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
     second = segmentations.createSegmentation(volume, "second")
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(second)) == study
 

@@ -115,8 +115,17 @@ def _installScene() -> None:
     logics["colors"].AddDefaultColorNodes()
     slicer.modules = Modules(logics)
     slicer._applicationLogic = applicationLogic
+    scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, _makeItem)
     scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, _removeWhatDisplayed)
     resetScene()
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _makeItem(scene, event, node) -> None:
+    """In the application every node that holds data gets its item of the subject hierarchy when it is added."""
+    if node.IsA("vtkMRMLDisplayableNode") and not node.GetHideFromEditors():
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
