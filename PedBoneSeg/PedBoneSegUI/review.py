@@ -15,6 +15,7 @@ class Review:
         self.segmentation = segmentation
         memory = segmentations.memoryOf(segmentation)
         self.slices: list[dict] = memory.get("slices") or []
+        self.shares = [float(entry.get("share") or 0.0) for entry in self.slices]
         self.axis: int = memory.get("axis", 2)
         self.seen: list[int] = list(memory.get("seen") or [])  # positions in `slices`, as shown
         self.right: list[int] = list(memory.get("right") or [])  # positions that were called right
@@ -32,9 +33,6 @@ class Review:
                 self.seen.append(self.position)
             segmentations.remember(self.segmentation, seen=self.seen, right=self.right, position=self.position)
 
-    def step(self, by: int) -> None:
-        self.goTo(self.position + by)
-
     def callRight(self) -> None:
         """The slice at hand looks right; goes on to the next one that was not called right yet."""
         if self.current is not None and self.position not in self.right:
@@ -49,18 +47,17 @@ class Review:
     @property
     def shareSeen(self) -> float:
         """Expected part of all errors that lies in the slices seen so far, 0 to 1."""
-        shares = [0.0, *(float(entry.get("share") or 0.0) for entry in self.slices)]
-        return sum(shares[position + 1] - shares[position] for position in self.seen if position < len(self.slices))
+        before = [0.0, *self.shares]
+        return sum(share - before[position] for position, share in enumerate(self.shares) if position in self.seen)
 
     @property
     def text(self) -> str:
         if not self.slices:
             return _("This result brings no list of doubtful slices; go through it by eye.")
         if self.current is None:
-            shares = [float(entry.get("share") or 0.0) for entry in self.slices]
-            count = next((n for n, share in enumerate(shares, 1) if share >= 0.8), len(shares))
+            count = next((n for n, share in enumerate(self.shares, 1) if share >= 0.8), len(self.shares))
             text = _("{n} of {all} slices cover {share} % of what is likely wrong; Next shows the first.")
-            return text.format(n=count, all=len(shares), share=round(100 * shares[count - 1]))
+            return text.format(n=count, all=len(self.shares), share=round(100 * self.shares[count - 1]))
         state = _("looks right") if self.position in self.right else _("not judged yet")
         return _("Slice {k} of {n} (number {index}) · {state} · {share} % of the likely errors seen").format(
             k=self.position + 1, n=len(self.slices), index=self.current["index"] + 1, state=state,
@@ -68,16 +65,13 @@ class Review:
         )  # fmt: skip
 
 
-def showSlice(volume, axis: int, index: int) -> None:
-    """Every slice view jumps to the slice; views turned to the volume's own plane show exactly that slice."""
+def showSlice(volume, axis: int, index: int, turn: bool) -> None:
+    """Every slice view jumps to the slice; `turn` gives the views the acquisition's own planes first, oblique ones too,
+    so that one of them shows exactly that slice."""
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        if turn:
+            node.RotateToVolumePlane(volume)
         node.JumpSliceByOffsetting(*images.sliceCenter(volume, axis, index))
-
-
-def turnViewsToVolume(volume) -> None:
-    """The views take the acquisition's own planes, oblique ones too."""
-    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        node.RotateToVolumePlane(volume)
 
 
 def showDoubt(segmentation, visible: bool) -> bool:
@@ -109,9 +103,9 @@ class ReviewSection(Section):
         self._review: Review | None = None
         self.ui.reviewedButton.clicked.connect(self._finish)
         self.ui.rightButton.clicked.connect(lambda: self._go(Review.callRight))
-        self._keys = [self._shortcut("N", self._next), self._shortcut("P", self._previous)]
-        self.ui.nextButton.clicked.connect(self._next)
-        self.ui.previousButton.clicked.connect(self._previous)
+        self.ui.nextButton.clicked.connect(lambda: self._step(1))
+        self.ui.previousButton.clicked.connect(lambda: self._step(-1))
+        self._keys = [self._shortcut("N", lambda: self._step(1)), self._shortcut("P", lambda: self._step(-1))]
 
     def setKeysEnabled(self, enabled: bool) -> None:
         enable(enabled, *self._keys)
@@ -138,11 +132,8 @@ class ReviewSection(Section):
         shortcut.setEnabled(False)
         return shortcut
 
-    def _next(self) -> None:
-        self._go(lambda review: review.step(1))
-
-    def _previous(self) -> None:
-        self._go(lambda review: review.step(-1))
+    def _step(self, by: int) -> None:
+        self._go(lambda review: review.goTo(review.position + by))
 
     def _go(self, move) -> None:
         review = self._review
@@ -151,9 +142,7 @@ class ReviewSection(Section):
         volume, first = segmentations.volumeOf(review.segmentation), review.current is None
         move(review)
         if review.current is not None and volume is not None:
-            if first:
-                turnViewsToVolume(volume)
-            showSlice(volume, review.axis, review.current["index"])
+            showSlice(volume, review.axis, review.current["index"], turn=first)
         if review.complete:
             self._finish()
         self._show()
