@@ -10,11 +10,11 @@ import vtk
 from slicer.i18n import tr as _
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.formats import nrrd, read_volume
 from PedBoneSegLib.volume import Grid
 
 CHUNK = 2 * 2**20  # bytes written at once, so that the application never stutters
-_NRRD_TYPES = {"float32": "float", "float64": "double"}  # the others are called as in numpy
+_NRRD_TYPES = {"uint8": "unsigned char", "float32": "float", "float64": "double"}  # the others are called as in numpy
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from Slicer's world to the files', and back
 
 
@@ -48,29 +48,12 @@ def check(volume) -> None:
     gridOf(volume).check(_("The volume"))
 
 
-def nrrdHeader(grid: Grid, dtype: np.dtype) -> bytes:
-    vectors = ["({})".format(",".join(f"{value:.17g}" for value in column)) for column in grid.affine[:3].T]
-    return "\n".join((
-        "NRRD0004",
-        f"type: {_NRRD_TYPES.get(dtype.name, dtype.name)}",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        "sizes: {} {} {}".format(*grid.size),
-        f"space directions: {' '.join(vectors[:3])}",
-        "kinds: domain domain domain",
-        "endian: little",
-        "encoding: raw",
-        f"space origin: {vectors[3]}",
-        "", "",
-    )).encode()  # fmt: skip
-
-
 def writing(array: np.ndarray, grid: Grid, path: Path) -> Iterator[None]:
     """Writes an array [k, j, i] as NRRD, a chunk a step."""
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    data = memoryview(array).cast("B")
+    kind, data = _NRRD_TYPES.get(array.dtype.name, array.dtype.name), memoryview(array).cast("B")
     with open(path, "wb") as stream:
-        stream.write(nrrdHeader(grid, array.dtype))
+        stream.write(nrrd.encode(grid, 1, {}, kind, "raw"))
         for position in range(0, len(data), CHUNK):
             stream.write(data[position : position + CHUNK])
             yield

@@ -75,19 +75,22 @@ def reason(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[-1].split("): ")[-1].removeprefix("[nrrd] ")
 
 
-def encode(grid: Grid, components: int, keys: dict[str, str]) -> bytes:
-    """A header for gzipped 8-bit voxels, components fastest, as ITK and Slicer write it."""
+def encode(
+    grid: Grid, components: int, keys: dict[str, str], kind: str = "unsigned char", encoding: str = "gzip"
+) -> bytes:
+    """A header for voxels, components fastest and the lowest byte first, as ITK and Slicer write it."""
     many = components > 1
     steps = ["none"] * many + [_vector(step) for step in grid.affine[:3, :3].T]
     lines = [
         "NRRD0004",
-        "type: unsigned char",
+        f"type: {kind}",
         f"dimension: {3 + many}",
         "space: left-posterior-superior",
         "sizes: " + " ".join(map(str, [components] * many + list(grid.size))),
         "space directions: " + " ".join(steps),
         "kinds: " + " ".join(["vector"] * many + ["domain"] * 3),
-        "encoding: gzip",
+        *["endian: little"] * (kind != "unsigned char"),
+        f"encoding: {encoding}",
         "space origin: " + _vector(grid.origin),
         *(f"{key}:={' '.join(value.splitlines())}" for key, value in keys.items()),
     ]
