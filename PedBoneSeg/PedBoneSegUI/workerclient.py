@@ -154,7 +154,8 @@ class WorkerClient:
         process.start(self._command[0], self._command[1:])
         if self._process is process:  # else it could not be started, and that has been told
             self._dispatch(hello)
-            qt.QTimer.singleShot(HELLO_SECONDS * 1000, lambda: self._giveUpOn(hello))
+            late = _("The worker did not get ready within {n} seconds; see the log.").format(n=HELLO_SECONDS)
+            qt.QTimer.singleShot(HELLO_SECONDS * 1000, lambda: self._fail(late) if hello.state == "sent" else None)
 
     def _onHello(self, answer: dict) -> None:
         theirs = str(answer.get("version", "?"))
@@ -170,10 +171,6 @@ class WorkerClient:
     def _onHelloFailed(self, kind: str, sentence: str, answer: dict) -> None:
         if self._queue:
             self._queue.popleft().fail(kind, sentence, answer)
-
-    def _giveUpOn(self, hello: Request) -> None:
-        if hello.state == "sent":
-            self._fail(_("The worker did not get ready within {n} seconds; see the log.").format(n=HELLO_SECONDS))
 
     # ---- hearing
 
