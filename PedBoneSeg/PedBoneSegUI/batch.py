@@ -123,8 +123,8 @@ def noteOf(row: dict) -> str:
 
 def atOnce(steps):
     """Runs a generator to its end; returns its value."""
-    while True:
-        try:
+    try:
+        while True:
             next(steps)
-        except StopIteration as end:
-            return end.value
+    except StopIteration as end:
+        return end.value

@@ -55,8 +55,8 @@ def commandLine(arguments: list[str]) -> str:
 class WorkFolder:
     """The panel's own temporary folder, for this user alone: file names that tell nothing, gone at exit."""
 
-    def __init__(self, parent: str | Path | None = None) -> None:
-        self._parent = Path(parent or tempfile.gettempdir())
+    def __init__(self, parent: str | Path) -> None:
+        self._parent = Path(parent)
         self._path: Path | None = None
 
     @property
@@ -82,16 +82,14 @@ class WorkFolder:
                 with suppress(OSError):  # Windows keeps a file that a dying worker still holds; the folder goes later
                     path.unlink(missing_ok=True)
 
-    def sweep(self) -> list[Path]:
-        """Removes what killed applications left behind; returns it."""
+    def sweep(self) -> None:
+        """Removes what killed applications left behind."""
         from PedBoneSegLib.files import is_running
 
-        entries = self._parent.iterdir() if self._parent.is_dir() else ()
-        found = [(entry, re.match(r"PedBoneSeg-(\d+)-", entry.name)) for entry in entries]
-        left = [entry for entry, owner in found if owner and not entry.is_symlink() and not is_running(int(owner[1]))]
-        for folder in left:
-            shutil.rmtree(folder, ignore_errors=True)
-        return left
+        for folder in self._parent.glob("PedBoneSeg-*"):
+            owner = re.match(r"PedBoneSeg-(\d+)-", folder.name)
+            if owner and not folder.is_symlink() and not is_running(int(owner[1])):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         if self._path is not None:
