@@ -56,7 +56,6 @@ class Panel:
     def sceneCloses(self) -> None:
         self.segment.abandon()
         self.correct.sceneCloses()
-        self.setParameters(None)
 
     def close(self) -> None:
         self.segment.abandon()

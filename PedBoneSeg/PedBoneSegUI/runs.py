@@ -42,10 +42,7 @@ class Errand:
     generator that does not come to its end is closed.
     """
 
-    def __init__(
-        self, client, steps: Generator, onDone: Callable = nothing, onError: Callable = nothing,
-        onProgress: Callable = nothing,
-    ) -> None:  # fmt: skip
+    def __init__(self, client, steps: Generator, onDone=nothing, onError=nothing, onProgress=nothing) -> None:
         self._client, self._steps, self._request, self._ended = client, steps, None, False
         self._onDone, self._onError, self._onProgress = onDone, onError, onProgress
         self._goOn()
