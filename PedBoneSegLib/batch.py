@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from .errors import BadInput, Cancelled, PedBoneSegError
 from .files import sweep_partials, whole_file
 from .formats.names import OUTPUT_TAG
 from .formats.reading import find_inputs
-from .protocol import EXIT_CODES, failure
-from .verbs import Progress, SegmentOptions, Session, case_name, input_identity, made_folder, never, quiet
+from .logbook import log_bug
+from .protocol import EXIT_CODES, Progress, failure, quiet
+from .verbs import SegmentOptions, Session, case_name, input_identity, made_folder
 
 MANIFEST = "pedboneseg-batch.json"
 SUMMARY = "summary.csv"
@@ -27,16 +28,14 @@ MANIFEST_SCHEMA = 1
 
 
 def segment_folder(
-    session: Session, options: SegmentOptions, emit: Callable[[dict], None], progress: Progress = quiet,
-    cancelled: Callable[[], bool] = never, log: Callable[[BaseException], None] = lambda error: None,
-    given_up: Collection[str] = (),
-) -> int:
-    """Segments every volume in the folder `options.input`; returns the highest of the files' exit codes.
+    session: Session, options: SegmentOptions, progress: Progress = quiet, given_up: Collection[str] = ()
+) -> Iterator[dict]:
+    """Segments every volume in the folder `options.input`.
 
-    `emit` gets each file's `segment` object as soon as it is there, with `input` and `status` (done, skipped, failed)
-    added, and last one with `summary`. `log` gets the errors that are bugs. Inputs named in `given_up` ended the whole
-    process in an earlier call and count as failed. What concerns all files alike (no model, no such joint, no such
-    device, a place that cannot be written to) is raised before the first one.
+    Yields each file's `segment` object as soon as it is there, with `input` and `status` (done, skipped, failed) added,
+    and last one with `summary`, whose `exit_code` is the highest of the files'. Inputs named in `given_up` ended the
+    whole process in an earlier call and count as failed. What concerns all files alike (no model, no such joint, no
+    such device, a place that cannot be written to) is raised before the first one.
     """
     from .predictor import candidates
 
@@ -58,9 +57,6 @@ def segment_folder(
     sweep_partials(folder)
     entries, names, rows, worst = _read_manifest(folder / MANIFEST), _output_names(inputs), [], 0
     for number, path in enumerate(inputs):
-        stopped = Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on")
-        if cancelled():
-            raise stopped
         target, before = folder / names[path], entries.get(path.name)
         ours = before is not None and before["output"] == _state(target)  # unchanged since we wrote it
         made_from = {"input": input_identity(path), "model": model.sha256, "options": options.identity()}
@@ -73,31 +69,31 @@ def segment_folder(
             progress((number + fraction) / len(inputs), f"{name}: {stage}")
 
         try:
+            step(0.0, "looking what is to be done")
             if ours and before["made_from"] == made_from:
                 row = {**before["result"], "status": "skipped"}
             elif path.name in given_up:
                 raise PedBoneSegError(f"{path.name} ended the program that worked on it", "crop it, or take it out")
             else:
-                result = {"input": path.name, **session.segment(one, step, cancelled)}
+                result = {"input": path.name, **session.segment(one, step)}
                 row = {**result, "status": "done"}
                 entries[path.name] = {"made_from": made_from, "output": _state(target), "result": result}
                 _write_text(folder / MANIFEST, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
         except Cancelled:
-            raise stopped from None
+            raise Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on") from None
         except Exception as error:
             if not isinstance(error, PedBoneSegError):
-                log(error)
+                log_bug("batch", error)
             row = {"input": path.name, "status": "failed", "error": failure(error)}
             worst = max(worst, EXIT_CODES[row["error"]["kind"]])
         rows.append(row)
-        emit(row)
+        yield row
     _write_text(folder / SUMMARY, _summary_csv(rows, [bone for card in model.domains for bone in card.table.names]))
     counts = Counter(row["status"] for row in rows)
-    emit({"summary": {
+    yield {"summary": {
         "files": len(rows), **{status: counts[status] for status in ("done", "skipped", "failed")},
         "folder": str(folder), "csv": str(folder / SUMMARY), "exit_code": worst,
-    }})  # fmt: skip
-    return worst
+    }}  # fmt: skip
 
 
 def _output_names(inputs: list[Path]) -> dict[Path, str]:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -145,13 +145,15 @@ def _segment(args: Namespace) -> int:
     from .formats.reading import is_dicom_series
 
     options, show = SegmentOptions.of(_fields(args)), _print_json if args.json else _print_result
-    with _Bar() as bar:
+    with closing(_Bar()) as bar:
         if options.source.is_dir() and not is_dicom_series(options.source):
             from .batch import segment_folder
 
             open_log("cli.log")
-            log = partial(log_bug, "segment")
-            return segment_folder(Session(), options, lambda row: (bar.clear(), show(row)), bar, log=log)
+            for row in segment_folder(Session(), options, bar):
+                bar.close()
+                show(row)
+            return row["summary"]["exit_code"]
         result = Session().segment(options, bar)
     show(result)
     return 0
@@ -211,7 +213,7 @@ def _serve(_args: Namespace) -> NoReturn:
 def _demo(args: Namespace) -> None:
     from .demo import run
 
-    with _Bar() as bar:
+    with closing(_Bar()) as bar:
         page = run(Path(args.output), bar)
     print(f"open {page}")
 
@@ -265,12 +267,7 @@ class _Bar:
             bar = "█" * full + "░" * (self.WIDTH - full)
             print(f"\r\x1b[K{bar} {fraction:4.0%} {stage[:60]}", end="", file=sys.stderr, flush=True)
 
-    def clear(self) -> None:
+    def close(self) -> None:
+        """Makes room for other lines; the next step shows it again."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.clear()

@@ -9,7 +9,8 @@ from .files import whole_file
 from .formats.reading import read_volume
 from .formats.segments import read_segmentation
 from .pictures import overlay, view_in_3d, write_png
-from .verbs import Progress, SegmentOptions, Session, made_folder, quiet
+from .protocol import Progress, quiet
+from .verbs import SegmentOptions, Session, made_folder
 
 SAMPLE = Path(__file__).parent / "samples" / "knee.nii.gz"
 JOINT = "knee"

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, spatial
 
-from .errors import Cancelled
 from .volume import Notice
 
 MIN_PIECE_ML = 0.1  # a ball of 6 mm
@@ -38,12 +37,12 @@ class _Pieces:
 
 
 def clean(
-    labels: np.ndarray, spacing: Sequence[float], names: Sequence[str], cancelled: Callable[[], bool] = lambda: False
+    labels: np.ndarray, spacing: Sequence[float], names: Sequence[str], check: Callable[[], None] = lambda: None
 ) -> list[Notice]:
     """Cleans the uint8 label map [i, j, k] in place; `spacing` in mm along its axes, `names` of the labels 1, 2, ….
 
-    The map must be contiguous in memory, in C or Fortran order. Work is done inside each bone's bounding box. Returns
-    what the user should know.
+    The map must be contiguous in memory, in C or Fortran order. Work is done inside each bone's bounding box. `check`
+    is called once a bone and may raise Cancelled. Returns what the user should know.
     """
     if not labels.flags.forc:
         raise ValueError("the label map is not contiguous")
@@ -52,16 +51,14 @@ def clean(
     notices, taken = [], []
     boxes = ndimage.find_objects(array, max_label=len(names))
     for label, (name, box) in enumerate(zip(names, boxes, strict=True), start=1):
-        if cancelled():
-            raise Cancelled()
+        check()
         if box is None:
             notices.append(Notice("missing", f"no {name} was found"))
         elif pieces := _take_pieces(array, label, box, mm):
             taken.append(pieces)
     surfaces = [_contacts(array, pieces, mm, len(names)) for pieces in taken]  # against main bodies alone
     for pieces, (contacts, surface) in zip(taken, surfaces, strict=True):
-        if cancelled():
-            raise Cancelled()
+        check()
         kept, notice = _judge(array.shape, pieces, contacts, surface, mm, names)
         array.reshape(-1)[pieces.voxels] = kept[pieces.piece]
         notices += notice

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from .anatomy import JointTable
 from .bundle import Bundle
 from .devices import choose_device, faster_precisions
-from .errors import BadInput, Cancelled, Undecided
+from .errors import BadInput, Undecided
 from .manifest import DomainCard, Manifest
 from .network.segmenter import Segmenter
 from .passes import Pass, Placing, Stacks
 from .postprocess import clean
+from .protocol import Progress, quiet
 from .review import NOT_LOOKED_AT, bone_areas, calibrate, calibration_of, count_levels, review
 from .signature import Moments, Reference, ranking, spread_slices, verdict
 from .slices import SliceStack
@@ -85,8 +87,7 @@ class Predictor:
 
     def segment(
         self, volume: Volume, joint: str, side: str | None = None, *,
-        progress: Callable[[float, str], None] = lambda fraction, stage: None,
-        cancelled: Callable[[], bool] = lambda: False, detected: Callable[[dict], None] = lambda found: None,
+        progress: Progress = quiet, detected: Callable[[dict], None] = lambda found: None,
         probabilities: Callable[[int], np.ndarray] | None = None, uncertainty: np.ndarray | None = None,
     ) -> Segmentation:
         """`joint` names a joint, a domain, or is "auto"; `side` ("left", "right") overrides what the volume tells.
@@ -94,16 +95,17 @@ class Predictor:
         `probabilities`, given the number of bones, makes an array of zeros (uint8 [bones, i, j, k], maybe on disk)
         that is filled with 255 × the probability of each bone, before post-processing. `uncertainty` (uint8 [i, j, k])
         is filled with 254 × the probability that the final label is wrong, 255 where the network did not look.
-        `detected` hears the `detect` object before the work begins, where the model has signatures. Raises Cancelled
-        soon after `cancelled()` is true, and Undecided where "auto" has no clear answer.
+        `detected` hears the `detect` object before the work begins, where the model has signatures. Raises Undecided
+        where "auto" has no clear answer.
         """
         started = time.perf_counter()
         manifest, stacks, notices = self.bundle.manifest, Stacks(volume), []
         cards = candidates(manifest, joint)
-        progress(0.0, "preparing")
+        check = partial(progress, 0.0, "preparing")
+        check()
 
         def detect(known: dict) -> dict:
-            found = self.detect(volume, stacks, notices, cancelled, known)
+            found = self.detect(volume, stacks, notices, check, known)
             detected(found)
             if joint == "auto" and found["verdict"] != "joint":
                 raise _undecided(volume, found, manifest)
@@ -121,18 +123,15 @@ class Predictor:
         if found is None and any(self.reference(each) for each in manifest.domains):
             known = {}
             if reference := self.reference(card):  # these slices are looked at once for the verdict and the labels
-                known[card.name] = self.observe(stack, card, reference.layers, notices, cancelled, place)
+                known[card.name] = self.observe(stack, card, reference.layers, notices, check, place)
                 left = np.setdiff1d(left, spread_slices(left))
             found = detect(known)
         with Pass(self, card, stack, place, notices, left) as run:
             for fraction in run:
-                if cancelled():
-                    raise Cancelled()
                 progress(0.05 + 0.85 * fraction, "segmenting")
-        progress(0.9, "cleaning up")
         warnings = [*volume.warnings, *_notices(volume, stack), *_doubts(found, card), *notices]
         first = labels.copy(order="F") if doubt is not None else None
-        warnings += clean(labels, volume.grid.spacing, card.table.names, cancelled)
+        warnings += clean(labels, volume.grid.spacing, card.table.names, partial(progress, 0.9, "cleaning up"))
         order = None
         if doubt is not None:
             changed = np.not_equal(labels, first, out=first.view(bool))
@@ -150,23 +149,24 @@ class Predictor:
 
     def detect(
         self, volume: Volume, stacks: Stacks | None = None, warnings: list[Notice] | None = None,
-        cancelled: Callable[[], bool] = lambda: False, known: Mapping[str, Mapping[int, Moments]] | None = None,
+        check: Callable[[], None] = lambda: None, known: Mapping[str, Mapping[int, Moments]] | None = None,
     ) -> dict:
         """The `detect` object: the volume under every domain's normalization against the domain's reference exams. All
         null where the model has no signatures. What the user should know of the memory goes to `warnings`; `known`
-        are moments, by domain, that have been observed already."""
+        are moments, by domain, that have been observed already; `check` is called now and then and may raise
+        Cancelled."""
         stacks, scores, known = stacks or Stacks(volume), {}, known or {}
         for card in self.bundle.manifest.domains:
             if reference := self.reference(card):
                 moments = known.get(card.name)
                 if moments is None:
-                    moments = self.observe(stacks(card), card, reference.layers, warnings, cancelled)
+                    moments = self.observe(stacks(card), card, reference.layers, warnings, check)
                 scores[card.name] = reference.score(moments)
         return verdict(scores, self.bundle.manifest.domains)
 
     def observe(
         self, stack: SliceStack, card: DomainCard, layers: Sequence[int], warnings: list[Notice] | None = None,
-        cancelled: Callable[[], bool] = lambda: False, place: Callable[[np.ndarray, Tensor], None] | None = None,
+        check: Callable[[], None] = lambda: None, place: Callable[[np.ndarray, Tensor], None] | None = None,
     ) -> dict[int, Moments]:
         """The moments of the encoder's features at `layers`, over the slices that signatures look at. `place` gets the
         logits of these slices too."""
@@ -183,8 +183,7 @@ class Predictor:
         warnings = [] if warnings is None else warnings
         with Pass(self, card, stack, take, warnings, spread_slices(stack.occupied), level) as run:
             for _ in run:
-                if cancelled():
-                    raise Cancelled()
+                check()
         return moments
 
     def reference(self, card: DomainCard) -> Reference | None:

@@ -5,6 +5,7 @@ Both ends import this room; the standard library alone. Requests: {"id": 7, "op"
 """
 
 import json
+from collections.abc import Callable
 
 from .errors import BadInput, OutOfMemory, PedBoneSegError, Undecided
 
@@ -13,6 +14,14 @@ EXIT_CODES = {error.kind: error.exit_code for error in (PedBoneSegError, *PedBon
 PROTOCOL = 1  # raised when an answer's meaning changes; fields may be added without
 OPS = ("hello", "segment", "batch", "detect", "measure", "models", "release", "cancel", "shutdown")
 LONGEST_REQUEST = 1 << 20  # bytes; a request is a few paths
+
+# Told how much is done (0 to 1) and what is being done, several times a second. It may raise Cancelled: that is how
+# work is stopped.
+Progress = Callable[[float, str], None]
+
+
+def quiet(_fraction: float, _stage: str) -> None:
+    """For a caller who neither watches nor cancels."""
 
 
 def encode(answer: dict) -> bytes:

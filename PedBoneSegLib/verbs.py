@@ -6,12 +6,14 @@ import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import store
-from .errors import BadInput, BadModel, Cancelled
+from .errors import BadInput, BadModel
 from .files import sweep_partials
+from .protocol import Progress, quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,16 +21,7 @@ if TYPE_CHECKING:
     from .manifest import Manifest
     from .predictor import Predictor
 
-Progress = Callable[[float, str], None]
 SIDES = ("left", "right")
-
-
-def quiet(_fraction: float, _stage: str) -> None:
-    """For a caller who does not watch."""
-
-
-def never() -> bool:
-    return False
 
 
 @dataclass(frozen=True)
@@ -144,7 +137,7 @@ class Session:
         return {}
 
     def segment(
-        self, options: SegmentOptions, progress: Progress = quiet, cancelled: Callable[[], bool] = never,
+        self, options: SegmentOptions, progress: Progress = quiet,
         detected: Callable[[dict], None] = lambda found: None,
     ) -> dict:
         """One input to one file; `detected` hears the `detect` object before the segmenting begins.
@@ -165,8 +158,6 @@ class Session:
             sweep_partials(folder)
         progress(0.0, "reading")
         volume = read_volume(options.source, options.series, options.frame)
-        if cancelled():
-            raise Cancelled()
         progress(0.04, "loading the model")
         predictor = self.predictor(options.model, options.device)
         made: dict[str, np.ndarray] = {}
@@ -176,14 +167,12 @@ class Session:
             return made[name]
 
         result = predictor.segment(
-            volume, options.joint, options.side, cancelled=cancelled, detected=detected,
+            volume, options.joint, options.side, detected=detected,
             progress=lambda fraction, stage: progress(0.08 + 0.84 * fraction, stage),
             probabilities=(lambda bones: make("probabilities", bones)) if "probabilities" in maps else None,
             uncertainty=make("uncertainty", 1)[0] if "uncertainty" in maps else None,
         )  # fmt: skip
         progress(0.93, "writing")
-        if cancelled():
-            raise Cancelled()
         names = {"probabilities": result.table.names, "uncertainty": ("uncertainty",)}
         for name, array in made.items():
             write_map(maps[name], array, result.grid, names[name])
@@ -191,13 +180,15 @@ class Session:
         progress(1.0, "done")
         return result.to_json(target)
 
-    def detect(self, entries: dict, cancelled: Callable[[], bool] = never) -> dict:
+    def detect(self, entries: dict, progress: Progress = quiet) -> dict:
         """Which joint an image shows. A model without signatures has no verdict."""
         from .formats.reading import read_volume
 
         entries = known(entries, {"input", "model", "device", "series", "frame"}, {"input"})
+        progress(0.0, "reading")
         volume = read_volume(entries["input"], entries.get("series"), entries.get("frame"))
-        return self.predictor(entries.get("model"), entries.get("device", "auto")).detect(volume, cancelled=cancelled)
+        predictor = self.predictor(entries.get("model"), entries.get("device", "auto"))
+        return predictor.detect(volume, check=partial(progress, 0.5, "looking"))
 
     def measure(self, entries: dict) -> dict:
         """Volume, surface, extents and axes of each bone of a segmentation; surface meshes into the folder `surfaces`,

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import BinaryIO, NoReturn
 
 from . import __version__
@@ -83,7 +82,7 @@ class Worker:
         try:
             if stop.is_set():
                 raise Cancelled()
-            answer = {"event": "done", **self._do(op, request, _Progress(self._answer, number), stop)}
+            answer = {"event": "done", **self._do(op, request, _Progress(self._answer, number, stop))}
             log.info("%s: done in %.2f s", op, time.monotonic() - started)
         except Exception as error:
             answer = {"event": "error", **failure(error)}
@@ -94,33 +93,29 @@ class Worker:
         del self._stops[_key(number)]
         self._answer({"id": number, **answer})
 
-    def _do(self, op: str, fields: dict, progress: "_Progress", stop: threading.Event) -> dict:
+    def _do(self, op: str, fields: dict, progress: "_Progress") -> dict:
         session = self._session
         if op == "segment":
-            return session.segment(SegmentOptions.of(fields), progress, stop.is_set, progress.detected)
+            return session.segment(SegmentOptions.of(fields), progress, progress.detected)
         if op == "batch":
-            return self._batch(fields, progress, stop)
+            return self._batch(fields, progress)
         if op == "detect":
-            return session.detect(fields, stop.is_set)
+            return session.detect(fields, progress)
         if op == "hello":
             return _hello()
         if op == "release":
             return session.release()
         return {"measure": session.measure, "models": session.models}[op](fields)
 
-    def _batch(self, fields: dict, progress: "_Progress", stop: threading.Event) -> dict:
+    def _batch(self, fields: dict, progress: "_Progress") -> dict:
         """A folder. `given_up` may name inputs that ended an earlier worker; the answer is the summary."""
         from .batch import segment_folder
 
-        given_up, rows, log_one = fields.pop("given_up", ()), [], partial(log_bug, "batch")
-
-        def emit(row: dict) -> None:
-            rows[:] = [row]
+        given_up = fields.pop("given_up", ())
+        for row in segment_folder(self._session, SegmentOptions.of(fields), progress, given_up):
             if "summary" not in row:
                 progress.segmented(row)
-
-        segment_folder(self._session, SegmentOptions.of(fields), emit, progress, stop.is_set, log_one, given_up)
-        return rows[-1]
+        return row
 
     def _answer(self, answer: dict) -> None:
         try:
@@ -132,13 +127,15 @@ class Worker:
 
 
 class _Progress:
-    """Progress as answers, not more of them than anyone can read."""
+    """Progress as answers, not more of them than anyone can read; it ends the work when `stop` is set."""
 
-    def __init__(self, answer: Callable[[dict], None], number: object):
-        self._send, self._last = answer, 0.0
+    def __init__(self, answer: Callable[[dict], None], number: object, stop: threading.Event):
+        self._send, self._stop, self._last = answer, stop, 0.0
         self._latest = {"id": number, "event": "progress", "fraction": 0.0, "stage": ""}
 
     def __call__(self, fraction: float, stage: str) -> None:
+        if self._stop.is_set():
+            raise Cancelled()
         now = time.monotonic()
         if stage != self._latest["stage"] or now - self._last >= PROGRESS_SECONDS:
             self._last, self._latest = now, {**self._latest, "fraction": round(fraction, 4), "stage": stage}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,6 @@ def test_the_bar_is_for_terminals(monkeypatch):
 
     for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        with cli._Bar() as bar:
+        with closing(cli._Bar()) as bar:
             bar(0.5, "segmenting")
         assert ("50%" in stream.getvalue()) is shown

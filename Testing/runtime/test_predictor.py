@@ -188,8 +188,13 @@ def test_cancel_is_heard_between_batches(bundle, monkeypatch):
 
     monkeypatch.setattr(predictor, "network", lambda *_: network)
     threading.Timer(0.12, stop.set).start()
+
+    def progress(*_):
+        if stop.is_set():
+            raise Cancelled()
+
     with pytest.raises(Cancelled):
-        predictor.segment(make_volume((40, 60, 50)), "knee", cancelled=stop.is_set)
+        predictor.segment(make_volume((40, 60, 50)), "knee", progress=progress)
     assert 1 <= slow.calls <= 8
 
 
