@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .errors import BadInput, Cancelled, PedBoneSegError
-from .files import sweep_partials, whole_file
+from .files import sweep_partials, write_text
 from .formats.names import OUTPUT_TAG
 from .formats.reading import find_inputs
 from .logbook import log_bug
@@ -78,7 +78,7 @@ def segment_folder(
                 result = {"input": path.name, **session.segment(one, step)}
                 row = {**result, "status": "done"}
                 entries[path.name] = {"made_from": made_from, "output": _state(target), "result": result}
-                _write_text(folder / MANIFEST, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
+                write_text(folder / MANIFEST, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
         except Cancelled:
             raise Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on") from None
         except Exception as error:
@@ -88,7 +88,7 @@ def segment_folder(
             worst = max(worst, EXIT_CODES[row["error"]["kind"]])
         rows.append(row)
         yield row
-    _write_text(folder / SUMMARY, _summary_csv(rows, [bone for card in model.domains for bone in card.table.names]))
+    write_text(folder / SUMMARY, _summary_csv(rows, [bone for card in model.domains for bone in card.table.names]))
     counts = Counter(row["status"] for row in rows)
     yield {"summary": {
         "files": len(rows), **{status: counts[status] for status in ("done", "skipped", "failed")},
@@ -128,14 +128,6 @@ def _read_manifest(path: Path) -> dict:
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is not readable ({error})", "delete it to start anew") from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        with whole_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror or error}", "free some space") from None
 
 
 def _summary_csv(rows: list[dict], bones: list[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import store
 from .errors import BadInput
-from .files import whole_file
+from .files import write_text
 from .formats.reading import read_volume
 from .formats.segments import read_segmentation
 from .pictures import overlay, view_in_3d, write_png
@@ -52,7 +52,6 @@ def run(folder: Path, progress: Progress = quiet) -> Path:
         rows="".join(f"<tr><td>{bone}<td>{entry['volume_ml']:.1f}</tr>" for bone, entry in result["bones"].items()),
         warnings=" ".join(escape(notice["message"]) + "." for notice in result["warnings"]),
     )  # fmt: skip
-    with whole_file(folder / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(folder / "index.html", page)
     progress(1.0, "done")
     return folder / "index.html"

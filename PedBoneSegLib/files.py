@@ -7,8 +7,10 @@ from what another process is writing just now.
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from .errors import BadInput
 
 _PARTIAL = re.compile(r"^\.pedboneseg-(\d+)-.*\.partial(\..+)?$")
 
@@ -18,7 +20,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Gives the path of a temporary file to write; it takes the place of `path` when the block ends without error.
 
     The temporary file lies in the same folder and ends in the same suffixes, so that writers which choose a format
-    by suffix work on it. On any error it is removed and `path` is as it was.
+    by suffix work on it. On any error it is removed and `path` is as it was; an OSError becomes BadInput.
     """
     path = Path(path)
     suffixes = "".join(path.suffixes[-2:])
@@ -28,9 +30,18 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        remedy = "free some space, close the programs that use it, or write elsewhere"
+        raise BadInput(f"{path} could not be written: {error.strerror or error}", remedy) from error
+    finally:
+        with suppress(OSError):  # its folder may be a file
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """A text file in UTF-8, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def sweep_partials(folder: str | os.PathLike) -> list[Path]:

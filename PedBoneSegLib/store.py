@@ -18,7 +18,6 @@ from .manifest import MODEL_NAME, Manifest
 SUFFIX = ".safetensors"
 BUILT_IN = Path(__file__).parent / "bundled"
 
-_BUSY = "close the programs that use it, and see that its folder is yours and the disk not full"
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # files that Windows does not let one have
 
 
@@ -58,7 +57,7 @@ def log_folder() -> Path:
 def list_models() -> list[StoredModel]:
     """All models, those built in first, each by name; damaged ones too."""
     return [
-        _stored(path, folder == BUILT_IN)
+        _stored(path)
         for folder in (BUILT_IN, models_folder())
         for path in sorted(folder.glob(f"*{SUFFIX}"))
         if _is_sane(path.stem)
@@ -87,8 +86,7 @@ def resolve(model: str | None = None) -> Path:
 
 def show(model: str | None = None) -> StoredModel:
     """A model by name or path, without either the default one."""
-    path = resolve(model)
-    return _stored(path, path.parent == BUILT_IN)
+    return _stored(resolve(model))
 
 
 def install(source: str | os.PathLike, name: str | None = None, overwrite: bool = False) -> StoredModel:
@@ -105,13 +103,10 @@ def install(source: str | os.PathLike, name: str | None = None, overwrite: bool 
         raise BadInput(f"a model {name!r} is installed already", "add --overwrite, or --name for another name")
     verify(source)
     sweep_partials(_made(models_folder()))
-    try:
-        with whole_file(target) as temporary:
-            shutil.copyfile(source, temporary)
-            manifest = verify(temporary)  # the copy is what will be used
-    except OSError as fault:
-        raise BadInput(f"the model {name!r} cannot be installed: {fault.strerror or fault}", _BUSY) from None
-    return StoredModel(name, target, False, manifest)
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+        verify(temporary)  # the copy is what will be used
+    return _stored(target)
 
 
 def remove(name: str) -> StoredModel:
@@ -122,7 +117,8 @@ def remove(name: str) -> StoredModel:
     try:
         stored.path.unlink()
     except OSError as fault:  # Windows, for one, keeps a file that is open
-        raise BadInput(f"the model {name!r} cannot be removed: {fault.strerror or fault}", _BUSY) from None
+        remedy = "close the programs that use it, and see that its folder is yours"
+        raise BadInput(f"the model {name!r} cannot be removed: {fault.strerror or fault}", remedy) from None
     return stored
 
 
@@ -134,11 +130,12 @@ def _installed(name: str) -> StoredModel:
     raise BadModel(f"there is no model {name!r}", f"those at hand: {names}; a file is named with {SUFFIX}")
 
 
-def _stored(path: Path, built_in: bool) -> StoredModel:
+def _stored(path: Path) -> StoredModel:
     try:
-        return StoredModel(path.stem, path, built_in, read_manifest(path))
-    except BadModel as fault:
-        return StoredModel(path.stem, path, built_in, None, str(fault))
+        manifest, fault = read_manifest(path), ""
+    except BadModel as error:
+        manifest, fault = None, str(error)
+    return StoredModel(path.stem, path, path.parent == BUILT_IN, manifest, fault)
 
 
 def _is_sane(name: str) -> bool:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .anatomy import JointTable, display_name
-from .errors import BadInput
 from .files import whole_file
 from .volume import Grid
 
@@ -83,8 +82,5 @@ def write_surface(path: str | Path, mesh: "vtkPolyData") -> None:
     triangles["corners"] = corners = points[vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     triangles["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-    try:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(_HEADER.ljust(80) + np.uint32(len(triangles)).tobytes() + triangles.tobytes())
-    except OSError as error:
-        raise BadInput(f"{path} could not be written: {error.strerror or error}", "write elsewhere") from error
+    with whole_file(path) as temporary:
+        temporary.write_bytes(_HEADER.ljust(80) + np.uint32(len(triangles)).tobytes() + triangles.tobytes())

@@ -19,7 +19,6 @@ from .segments import segment_keys
 MAP_SUFFIXES = tuple(suffix for suffix in OUTPUT_SUFFIXES if suffix != ".seg.nrrd")
 _LEVEL = 4  # labels shrink to some percent at any level; the higher ones only take longer
 _SLAB = 16  # slices that are brought into file order at once
-_REMEDY = "free some space, or write elsewhere with -o"
 
 
 def write_labels(path: str | Path, labels: np.ndarray, grid: Grid, table: JointTable, side: str | None = None) -> None:
@@ -47,7 +46,8 @@ def disk_array(folder: str | Path, shape: tuple[int, ...]) -> np.ndarray:
             stream.flush()
             return np.memmap(stream, np.uint8, "r+", shape=shape)
     except OSError as error:
-        raise BadInput(f"{folder} cannot hold the work in progress: {error.strerror or error}", _REMEDY) from error
+        fault = f"{folder} cannot hold the work in progress: {error.strerror or error}"
+        raise BadInput(fault, "free some space, or write elsewhere with -o") from error
 
 
 def _write(path: Path, components: np.ndarray, grid: Grid, keys: dict[str, str], note: str) -> None:
@@ -57,15 +57,12 @@ def _write(path: Path, components: np.ndarray, grid: Grid, keys: dict[str, str],
     is_nifti = suffix.startswith(".nii")
     header = nifti.encode(grid, count, note) if is_nifti else nrrd.encode(grid, count, keys)
     packer = zlib.compressobj(_LEVEL, wbits=31) if suffix != ".nii" else None  # gzip
-    try:
-        with whole_file(path) as temporary, open(temporary, "wb") as stream:
-            if not is_nifti:  # its header stays readable
-                stream.write(header)
-            for block in chain([header] if is_nifti else [], _blocks(components, interleaved=not is_nifti)):
-                stream.write(packer.compress(block) if packer else block)
-            stream.write(packer.flush() if packer else b"")
-    except OSError as error:
-        raise BadInput(f"{path} could not be written: {error.strerror or error}", _REMEDY) from error
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+        if not is_nifti:  # its header stays readable
+            stream.write(header)
+        for block in chain([header] if is_nifti else [], _blocks(components, interleaved=not is_nifti)):
+            stream.write(packer.compress(block) if packer else block)
+        stream.write(packer.flush() if packer else b"")
 
 
 def _blocks(components: np.ndarray, interleaved: bool) -> Iterator[bytes]:
