@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from . import store
 from .errors import BadInput, BadModel
 from .files import sweep_partials
+from .formats.names import MAP_SUFFIXES, OUTPUT_TAG, check_folder, check_output, split_name
 from .protocol import Progress, quiet
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ class SegmentOptions:
     @property
     def target(self) -> Path:
         """Where the labels go: by default NAME_bones.nii.gz beside the input."""
-        from .formats.names import OUTPUT_TAG
-
         return Path(self.output) if self.output else self.source.parent / f"{case_name(self.source)}{OUTPUT_TAG}.nii.gz"
 
     @property
@@ -88,8 +87,6 @@ def known(entries: dict, allowed: set[str], needed: set[str] = frozenset()) -> d
 
 def made_folder(folder: Path) -> Path:
     """The folder, made if only its last part is missing."""
-    from .formats.names import check_folder
-
     if not folder.exists():
         check_folder(folder.absolute().parent)
         folder.mkdir(exist_ok=True)
@@ -99,8 +96,6 @@ def made_folder(folder: Path) -> Path:
 
 def case_name(source: Path) -> str:
     """An input's name without its format's ending; a DICOM folder's is the folder's."""
-    from .formats.names import split_name
-
     stem, suffix = split_name(source.resolve())
     return stem if suffix else source.resolve().stem
 
@@ -144,9 +139,8 @@ class Session:
 
         Everything that can be refused before the work is refused before it.
         """
-        from .formats.names import check_output
         from .formats.reading import read_volume
-        from .formats.writing import MAP_SUFFIXES, disk_array, write_labels, write_map
+        from .formats.writing import disk_array, write_labels, write_map
 
         target, maps = options.target, options.maps
         check_output(target, options.source, options.overwrite)

@@ -10,7 +10,8 @@ import vtk
 from slicer.i18n import tr as _
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import nrrd, read_volume
+from PedBoneSegLib.formats import nrrd
+from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.volume import Grid
 
 CHUNK = 2 * 2**20  # bytes written at once, so that the application never stutters

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from PedBoneSegLib.anatomy import known_joints
 from PedBoneSegLib.errors import BadInput, PedBoneSegError
-from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.volume import Grid
 
 from . import images, models, segmentations

@@ -15,8 +15,7 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from PedBoneSegLib.anatomy import Bone, JointTable, display_name
-from PedBoneSegLib.formats import terminology
-from PedBoneSegLib.formats.segments import BONE_TAG
+from PedBoneSegLib.formats.segments import BONE_TAG, terminology
 from PedBoneSegLib.volume import Grid
 
 from .images import gridOf, ijkToRas, sequenceItem, slowestAxis

@@ -7,6 +7,7 @@ from ..errors import BadInput
 
 INPUT_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd")
 OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")
+MAP_SUFFIXES = tuple(suffix for suffix in OUTPUT_SUFFIXES if suffix != ".seg.nrrd")
 OUTPUT_TAG = "_bones"  # what a default output's name has after the input's
 
 

@@ -16,7 +16,6 @@ from . import nifti, nrrd
 from .names import OUTPUT_SUFFIXES, split_name
 from .segments import segment_keys
 
-MAP_SUFFIXES = tuple(suffix for suffix in OUTPUT_SUFFIXES if suffix != ".seg.nrrd")
 _LEVEL = 4  # labels shrink to some percent at any level; the higher ones only take longer
 _SLAB = 16  # slices that are brought into file order at once
 

@@ -44,7 +44,7 @@ import torch
 from PedBoneSegLib import store
 from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.demo import SAMPLE
-from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.passes import BATCH_PIXELS
 from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.signature import spread_slices

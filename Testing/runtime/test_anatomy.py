@@ -132,7 +132,10 @@ def test_an_unknown_joint_is_refused_with_the_known_ones():
     "module, absent",
     [
         ("PedBoneSegLib.anatomy", "numpy"),
-        ("PedBoneSegLib.formats", "SimpleITK scipy vtk torch"),
+        ("PedBoneSegLib.formats.names", "numpy"),
+        ("PedBoneSegLib.formats.reading", "SimpleITK scipy vtk torch"),
+        ("PedBoneSegLib.formats.segments", "SimpleITK scipy vtk torch"),
+        ("PedBoneSegLib.formats.writing", "SimpleITK scipy vtk torch"),
         ("PedBoneSegLib.measure", "SimpleITK scipy vtk torch"),
         ("PedBoneSegLib.surfaces", "SimpleITK scipy vtk torch"),
     ],

@@ -16,7 +16,8 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import is_dicom_series, read_volume, write_labels
+from PedBoneSegLib.formats.reading import is_dicom_series, read_volume
+from PedBoneSegLib.formats.writing import write_labels
 
 CLASSIC, ENHANCED = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 ARRAY = np.random.default_rng(0).integers(0, 4000, (5, 8, 6)).astype(np.uint16)  # [i, j, k]

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import find_inputs, is_dicom_series, read_volume, split_name
+from PedBoneSegLib.formats.names import split_name
+from PedBoneSegLib.formats.reading import find_inputs, is_dicom_series, read_volume
 from PedBoneSegLib.volume import Grid
 
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

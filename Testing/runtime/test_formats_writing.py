@@ -13,16 +13,10 @@ from hypothesis import strategies as st
 
 from PedBoneSegLib.anatomy import JointTable, joint_table
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import (
-    MAP_SUFFIXES,
-    OUTPUT_SUFFIXES,
-    check_output,
-    disk_array,
-    read_segmentation,
-    read_volume,
-    write_labels,
-    write_map,
-)
+from PedBoneSegLib.formats.names import MAP_SUFFIXES, OUTPUT_SUFFIXES, check_output
+from PedBoneSegLib.formats.reading import read_volume
+from PedBoneSegLib.formats.segments import read_segmentation
+from PedBoneSegLib.formats.writing import disk_array, write_labels, write_map
 
 KNEE = joint_table("knee")
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -170,7 +164,7 @@ import numpy as np
 from pathlib import Path
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import disk_array, write_labels, write_map
+from PedBoneSegLib.formats.writing import disk_array, write_labels, write_map
 from PedBoneSegLib.volume import Grid
 path, table = {str(tmp_path / f"out{suffix}")!r}, joint_table("knee")
 grid = Grid((60, 60, 60), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))

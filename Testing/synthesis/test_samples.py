@@ -9,7 +9,7 @@ from PedBoneSegTraining.synthesis.samples import SAMPLES, write_thumbnail
 
 import PedBoneSegLib
 from PedBoneSegLib.anatomy import joint_table, known_joints
-from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.formats.reading import read_volume
 
 FOLDER = Path(PedBoneSegLib.__file__).parent / "samples"
 

@@ -18,7 +18,7 @@ from PedBoneSegTraining.synthesis.writer import case_name, write_cohort, write_n
 from synthetic_phantom import Phantom
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.formats.reading import read_volume
 
 
 def small(joint="knee", seed=1, **options) -> Recipe:

@@ -28,7 +28,7 @@ from PedBoneSegLib import __version__
 from PedBoneSegLib.anatomy import Bone, Code, JointTable, joint_table, known_joints
 from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import check_folder
+from PedBoneSegLib.formats.names import check_folder
 from PedBoneSegLib.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.config import DomainSpec
 from PedBoneSegLib.network.dsbn import DomainBatchNorm

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.formats import check_folder
+from PedBoneSegLib.formats.names import check_folder
 from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.store import resolve
 from PedBoneSegLib.volume import Volume

@@ -32,7 +32,7 @@ from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.errors import BadModel
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.formats import check_folder
+from PedBoneSegLib.formats.names import check_folder
 from PedBoneSegLib.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.segmenter import Segmenter
 from PedBoneSegLib.predictor import Predictor, faster_precisions

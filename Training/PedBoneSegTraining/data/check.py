@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.formats.reading import read_volume
 
 from .dataset import Case, Dataset, grid_difference, read_dataset
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from PedBoneSegLib.anatomy import JointTable, joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import INPUT_SUFFIXES, read_volume, split_name
+from PedBoneSegLib.formats.names import INPUT_SUFFIXES, split_name
+from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.volume import Volume
 
 SIDES = ("left", "right")

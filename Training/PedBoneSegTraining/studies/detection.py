@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.formats import find_inputs, read_volume
+from PedBoneSegLib.formats.reading import find_inputs, read_volume
 from PedBoneSegLib.predictor import Pass, Predictor, Stacks
 from PedBoneSegLib.signature import spread_slices, verdict
 from PedBoneSegLib.store import resolve

@@ -15,7 +15,7 @@ from PIL import Image
 from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.formats import read_volume
+from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.pictures import tinted
 from PedBoneSegLib.predictor import Predictor
 from PedBoneSegLib.store import resolve

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.formats import find_inputs, read_volume
+from PedBoneSegLib.formats.reading import find_inputs, read_volume
 from PedBoneSegLib.slices import SliceSettings, SliceStack
 from PedBoneSegLib.volume import Volume
 
