@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .errors import BadModel, PedBoneSegError
 from .files import whole_file
-from .manifest import DomainCard, Manifest, canonical, parse, typed
+from .manifest import Manifest, canonical, parse, typed
 from .network.config import NetworkConfig
 
 if TYPE_CHECKING:  # torch and numpy are loaded where weights are, no earlier
@@ -50,7 +50,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    _arrays: dict[str, "np.ndarray"] = field(repr=False)
+    tensors: dict[str, "np.ndarray"] = field(repr=False)  # by their names in the file
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Bundle":
@@ -59,16 +59,6 @@ class Bundle:
             _check_table(header, _expected_tensors(header.manifest))
             return cls(Path(path), header.manifest, _read_arrays(stream, header))
 
-    def domain(self, name: str) -> DomainCard:
-        return self.manifest.domain(name)
-
-    def domains_of(self, joint: str) -> tuple[DomainCard, ...]:
-        return self.manifest.domains_of(joint)
-
-    def tensor(self, name: str) -> "np.ndarray":
-        """A tensor by its name in the file; KeyError where there is none."""
-        return self._arrays[name]
-
     def network(self) -> "Segmenter":
         """A new network of its own, in float32 and evaluation mode, on the CPU."""
         import torch
@@ -76,7 +66,7 @@ class Bundle:
         network = _skeleton(self.manifest.network)
         state = {
             name.removeprefix("network."): torch.from_numpy(array).to(torch.float32, copy=True)
-            for name, array in self._arrays.items()
+            for name, array in self.tensors.items()
             if name.startswith("network.")
         }
         network.load_state_dict(state, assign=True)
@@ -86,7 +76,7 @@ class Bundle:
         """The plain network of one domain, its temperature included."""
         from .network.fold import fold
 
-        return fold(self.network(), domain, self.domain(domain).temperature)
+        return fold(self.network(), domain, self.manifest.domain(domain).temperature)
 
 
 def verify(path: str | os.PathLike) -> Manifest:

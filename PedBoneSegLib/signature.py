@@ -116,32 +116,25 @@ def _spread(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Reference:
-    """A domain's reference exams: what an image's distances are measured to, and the threshold of each distance."""
+    """A domain's reference exams: what an image's distances are measured to.
 
-    layer: int
+    `entry` is the domain's `signature` in the manifest: the layers looked at, and the threshold of each distance.
+    """
+
+    entry: dict
     signatures: np.ndarray  # [exams, C]
-    threshold: float
-    pooled_layer: int | None = None
     pooled: Whitened | None = None
-    pooled_threshold: float = 1.0
     apart: Apart | None = None
-    apart_threshold: float = 1.0
 
     @classmethod
     def of(cls, bundle, card: DomainCard) -> "Reference | None":
         """From a bundle; None where the domain has no signatures, or too few for a verdict."""
         if not cls.decides(card):
             return None
-        entry, more = card.signature, card.signature.get("pooled")
-        signatures = bundle.tensor(f"signatures.{card.name}")
-        if more is None:
-            return cls(entry["layer"], signatures, entry["threshold"])
-        rows = bundle.tensor(f"pooled.{card.name}")
-        apart = Apart(rows, bundle.tensor(f"others.{card.name}")) if more["others"] else None
-        return cls(
-            entry["layer"], signatures, entry["threshold"], more["layer"], Whitened(rows), more["threshold"],
-            apart, more["apart"],
-        )
+        kinds = ("signatures", "pooled", "others")
+        signatures, rows, others = (bundle.tensors.get(f"{kind}.{card.name}") for kind in kinds)
+        pooled = None if rows is None else Whitened(rows)
+        return cls(card.signature, signatures, pooled, None if others is None else Apart(rows, others))
 
     @staticmethod
     def decides(card: DomainCard) -> bool:
@@ -150,19 +143,20 @@ class Reference:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        return tuple(sorted({self.layer} | ({self.pooled_layer} if self.pooled else set())))
+        return tuple(sorted({each["layer"] for each in (self.entry, self.entry.get("pooled")) if each}))
 
     def parts(self, moments: Mapping[int, Moments]) -> dict[str, float]:
         """Each distance over its threshold: `spectral`, which is the published one, and maybe `pooled` and `apart`. No
         features at all (an empty volume) are as far as two signatures can be."""
-        if not moments[self.layer].count:
-            return {"spectral": FARTHEST / self.threshold}
-        parts = {"spectral": nearest(moments[self.layer].signature, self.signatures) / self.threshold}
+        seen, more = moments[self.entry["layer"]], self.entry.get("pooled")
+        if not seen.count:
+            return {"spectral": FARTHEST / self.entry["threshold"]}
+        parts = {"spectral": nearest(seen.signature, self.signatures) / self.entry["threshold"]}
         if self.pooled:
-            values = moments[self.pooled_layer].pooled
-            parts["pooled"] = self.pooled.distance(values) / self.pooled_threshold
+            values = moments[more["layer"]].pooled
+            parts["pooled"] = self.pooled.distance(values) / more["threshold"]
             if self.apart:
-                parts["apart"] = self.apart.place(values) / self.apart_threshold
+                parts["apart"] = self.apart.place(values) / more["apart"]
         return parts
 
     def score(self, moments: Mapping[int, Moments]) -> float:

@@ -30,8 +30,7 @@ class Code:
     meaning: str
 
 
-RIGHT = Code("SCT", "24028007", "Right")
-LEFT = Code("SCT", "7771000", "Left")
+LATERALITY = {"left": Code("SCT", "7771000", "Left"), "right": Code("SCT", "24028007", "Right")}  # the modifiers
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 
 
@@ -111,11 +110,6 @@ def joint_table(joint: str) -> JointTable:
     if joint not in known_joints():
         raise BadInput(f"there is no joint {joint!r}", "the known ones are " + ", ".join(known_joints()))
     return JointTable.from_csv((Path(__file__).parent / f"{joint}.csv").read_text(encoding="utf-8"), joint)
-
-
-def laterality(side: str | None) -> Code | None:
-    """The modifier that goes with `side` ("left", "right" or None)."""
-    return {None: None, "left": LEFT, "right": RIGHT}[side]
 
 
 def display_name(bone: Bone | str, side: str | None = None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..anatomy import ANATOMICAL_STRUCTURE, Bone, Code, JointTable, display_name, joint_table, known_joints, laterality
+from ..anatomy import ANATOMICAL_STRUCTURE, LATERALITY, Bone, Code, JointTable, display_name, joint_table, known_joints
 from ..errors import BadInput
 from ..volume import Grid
 from .header import Header, choose_frame
@@ -22,7 +22,7 @@ _CONTEXT = "Segmentation category and type - PedBoneSeg"
 def terminology(bone: Bone, side: str | None) -> str:
     """Slicer's entry for a segment: context, category, type, type modifier (the side), and no region."""
     category = bone.category if bone.category.value else ANATOMICAL_STRUCTURE
-    codes = (category, bone.type if bone.type.value else category, laterality(side) or Code("", "", ""))
+    codes = (category, bone.type if bone.type.value else category, LATERALITY[side] if side else Code("", "", ""))
     return "~".join([_CONTEXT, *(f"{code.scheme}^{code.value}^{code.meaning}" for code in codes), "", "^^", "^^"])
 
 
@@ -109,7 +109,7 @@ def _segments(fields: dict[str, str], frames: int) -> list[_Segment]:
         tags = dict(tag.split(":", 1) for tag in own["Tags"].split("|") if ":" in tag)
         entry = [part.split("^") for part in tags.get("TerminologyEntry", "").split("~")] + [[]] * 4
         word = re.match(r"(left|right)\s+(.+)", own["Name"], re.IGNORECASE)
-        coded = {laterality(side).value: side for side in ("left", "right")}.get((entry[3] + ["", ""])[1])
+        coded = {code.value: side for side, code in LATERALITY.items()}.get((entry[3] + ["", ""])[1])
         color = tuple(round(255 * float(part)) for part in own["Color"].split())
         segments.append(_Segment(
             layer=int(own["Layer"] or (len(segments) if frames > 1 else 0)),  # Slicer before 4.11: a layer a segment

@@ -139,7 +139,7 @@ def compare_request(rounds: int) -> None:
         write_unsigned(unsigned, bundle)
         sessions = {"with the verdict": (Session(), None), "without signatures": (Session(), str(unsigned))}
         predictor = sessions["with the verdict"][0].predictor(None, "cpu")
-        stack = SliceStack(read_volume(source), SliceSettings.from_dict(bundle.domain("knee").settings))
+        stack = SliceStack(read_volume(source), SliceSettings.from_dict(bundle.manifest.domain("knee").settings))
         size = BATCH_PIXELS["cpu"] // int(np.prod(stack.shape))
         parts = [stack.occupied[start : start + size] for start in range(0, len(stack.occupied), size)]
         images = [torch.from_numpy(stack.images(part)) for part in parts]

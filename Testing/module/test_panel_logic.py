@@ -89,7 +89,8 @@ def test_jointsOfAllModelsCanBeChosen(tmp_path, monkeypatch):
     from tiny import SETTINGS, make_tiny_bundle, random_network, tensors_of, tiny_config, tiny_manifest
 
     from PedBoneSegLib import store
-    from PedBoneSegLib.bundle import DomainCard, write_bundle
+    from PedBoneSegLib.bundle import write_bundle
+    from PedBoneSegLib.manifest import DomainCard
     from PedBoneSegLib.network.config import DomainSpec
 
     monkeypatch.setattr(store, "BUILT_IN", tmp_path / "built in")

@@ -5,8 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from PedBoneSegLib.anatomy import LEFT, RIGHT, JointTable, display_name, joint_table, known_joints, laterality
+from PedBoneSegLib.anatomy import LATERALITY, JointTable, display_name, joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.formats.segments import terminology
 
 HEADER = "LabelValue,Name,Color_R,Color_G,Color_B\n"
 
@@ -31,13 +32,12 @@ def test_the_bones_carry_their_snomed_codes():
 
 
 def test_sides():
-    assert (RIGHT.value, LEFT.value) == ("24028007", "7771000")
-    assert (laterality("right"), laterality("left"), laterality(None)) == (RIGHT, LEFT, None)
+    assert (LATERALITY["right"].value, LATERALITY["left"].value) == ("24028007", "7771000")
     femur = joint_table("knee").bone("femur")
     assert display_name(femur, "right") == "Right femur"
     assert display_name(femur) == display_name("femur") == "Femur"
     with pytest.raises(KeyError):
-        laterality("both")
+        terminology(femur, "both")
 
 
 # What people with each of the three color deficiencies see of linear RGB (Machado et al. 2009, severity 1).

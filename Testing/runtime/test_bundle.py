@@ -88,8 +88,8 @@ def test_what_is_written_comes_back(tmp_path, storage):
 
     assert bundle.manifest == manifest == written == read_manifest(path) == verify(path)
     assert bundle.manifest.sha256 == written.sha256 and len(written.sha256) == 64
-    assert bundle.domain("knee") == knee and bundle.domains_of("ankle") == manifest.domains[1:]
-    np.testing.assert_array_equal(bundle.tensor("signatures.knee"), references.astype(np.float32))
+    assert bundle.manifest.domain("knee") == knee and bundle.manifest.domains_of("ankle") == manifest.domains[1:]
+    np.testing.assert_array_equal(bundle.tensors["signatures.knee"], references.astype(np.float32))
     for name, tensor in bundle.network().state_dict().items():
         original = NETWORK.state_dict()[name]
         half = storage == "float16" and tensor.ndim == 4

@@ -54,7 +54,7 @@ def strong_network(config):
 
 def naive(bundle, volume, joint):
     """All logits of the whole volume at once, by the unfolded network, pixel for pixel from their definition."""
-    card = bundle.domain(joint)
+    card = bundle.manifest.domain(joint)
     stack = SliceStack(volume, SliceSettings.from_dict(card.settings))
     with torch.inference_mode():
         images = torch.from_numpy(stack.images(range(stack.count)))

@@ -69,7 +69,7 @@ def test_an_own_scanner_is_learnt_from_one_exam(lab, scanner):
     assert min(dice(scanner.before)) < 0.3  # the two bones have changed places in contrast
     assert min(dice(scanner.after)) > 0.85
     assert not scanner.held_out
-    card = Bundle.load(scanner.path).domain("hock-Clinic")
+    card = Bundle.load(scanner.path).manifest.domain("hock-Clinic")
     assert (card.joint, card.table, card.metrics) == ("hock", block_table("hock"), {})
     table = scanner.table()
     assert len(table) == 3 and table[1].startswith(BONES[0])
@@ -87,7 +87,7 @@ def one_case(folder, joint):
 def test_older_domains_are_the_same_bit_for_bit(lab, scanner):
     old, new = Bundle.load(lab / "model.safetensors"), Bundle.load(scanner.path)
     assert old.manifest.domains == new.manifest.domains[:2]
-    assert np.array_equal(old.tensor("signatures.hock"), new.tensor("signatures.hock"))
+    assert np.array_equal(old.tensors["signatures.hock"], new.tensors["signatures.hock"])
     before, after = old.network(), new.network()
     for domain in ("hock", "stifle"):
         ours = domain_state(after, domain)
@@ -116,7 +116,7 @@ def test_a_new_joint_by_the_command(lab, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("bone") and said[1].split()[3] == "–"  # nothing was known before
     assert "kept from training" in said[3] and "3 domains" in said[4]
-    card = Bundle.load(lab / "elbow.safetensors").domain("elbow")
+    card = Bundle.load(lab / "elbow.safetensors").manifest.domain("elbow")
     assert card.joint == "elbow" and card.table.names == BONES
     assert card.metrics["exams"] == 1 and min(dice(card.metrics)) > 0.8
 
@@ -127,7 +127,7 @@ def test_moving_filters_take_back_what_was_claimed_for_older_domains(lab, tmp_pa
     old, new = Bundle.load(lab / "model.safetensors"), Bundle.load(done.path)
     assert any(not torch.equal(a, b) for a, b in
                zip(old.network().shared_parameters(), new.network().shared_parameters(), strict=True))
-    card = new.domain("hock")
+    card = new.manifest.domain("hock")
     assert (card.signature, card.temperature, card.metrics) == (None, 1.0, {}) and "moved" in card.note
 
 

@@ -190,9 +190,9 @@ def test_what_a_later_part_puts_into_the_draft_is_in_the_file(begun, tmp_path):
     rich = replace(rich, tensors={"signatures.hock": torch.ones(8, rich.network.encoder.channels[1])})
     export.finish(rich, tmp_path / "model.safetensors")
     bundle = Bundle.load(tmp_path / "model.safetensors")
-    assert (bundle.domain("hock").temperature, bundle.domain("hock").signature) == (2.0, signature)
-    assert bundle.tensor("signatures.hock").shape == (8, 16)
-    assert bundle.domain("stifle").temperature == 1.0
+    assert (bundle.manifest.domain("hock").temperature, bundle.manifest.domain("hock").signature) == (2.0, signature)
+    assert bundle.tensors["signatures.hock"].shape == (8, 16)
+    assert bundle.manifest.domain("stifle").temperature == 1.0
 
 
 def test_one_file_a_network(lab, tmp_path):

@@ -76,13 +76,13 @@ def made(tmp_path_factory):
 
 
 def test_three_exams_are_too_few_and_the_card_says_so(made):
-    ankle = made.domain("ankle")
+    ankle = made.manifest.domain("ankle")
     assert ankle.temperature == 1 and ankle.signature is None and "ankle" not in made.manifest.review
     assert "3 exams were kept from training: too few" in ankle.note
 
 
 def test_nine_exams_give_all_of_it(made):
-    knee = made.domain("knee")
+    knee = made.manifest.domain("knee")
     assert knee.signature["references"] == 9 and knee.signature["layer"] == reference.LAYER
     assert knee.temperature != 1 and knee.note == "" and made.manifest.review["knee"]["exams"] == 9
     result = Predictor(made, "cpu").segment(case("knee", 4).volume, "knee")

@@ -279,11 +279,7 @@ def _draft(
 ) -> Draft:
     manifest = bundle.manifest
     cards = manifest.domains
-    signed = [card for card in cards if card.signature]
-    names = [f"signatures.{card.name}" for card in signed]
-    pooled = [(card.name, card.signature["pooled"]) for card in signed if card.signature.get("pooled")]
-    names += [f"pooled.{name}" for name, _ in pooled] + [f"others.{name}" for name, each in pooled if each["others"]]
-    signatures = {name: bundle.tensor(name) for name in names}
+    signatures = {name: tensor for name, tensor in bundle.tensors.items() if not name.startswith("network.")}
     if shared_rate:
         note = "The shared filters have moved since this domain was measured."
         cards = tuple(replace(card, temperature=1.0, signature=None, metrics={}, note=note) for card in cards)

@@ -61,7 +61,7 @@ def evaluate(
     if output is not None:
         check_folder(Path(output).absolute().parent)
     bundle = Bundle.load(resolve(str(model)))
-    card = bundle.domains_of(joint)[0]
+    card = bundle.manifest.domains_of(joint)[0]
     dataset = read_dataset(data, joint=card.joint, table=card.table)
     predictor = Predictor(bundle, device)
 

@@ -28,7 +28,7 @@ def main() -> None:
                         for temperature in dict.fromkeys((1.0, card.temperature)):
                             key = name, joint, temperature
                             used = at_temperature(bundle, card, temperature)
-                            found = reliability(Predictor(used, args.device), used.domain(card.name), case)
+                            found = reliability(Predictor(used, args.device), used.manifest.domain(card.name), case)
                             sums[key] = sums.get(key, Reliability()) + found
     header = ["model", "joint", "temperature", "ECE", "Brier", "NLL", "voxels"]
     rows = [

@@ -87,7 +87,7 @@ def look(predictor: Predictor, volume: Volume) -> dict:
     }
     nearest = min(scores, key=scores.__getitem__, default=None)
     return {
-        "detected": nearest and predictor.bundle.domain(nearest).joint, "verdict": found["verdict"],
+        "detected": nearest and predictor.bundle.manifest.domain(nearest).joint, "verdict": found["verdict"],
         "score": found["score"], "scores": found["scores"], "parts": parts, **lowest,
         "entropy": min(each[0] for each in doubts), "softmax": min(each[1] for each in doubts),
     }

@@ -61,9 +61,7 @@ def fit(groups: dict, card, level: int) -> Reference:
     ]
     pooled, others = np.stack([each.pooled for each in own]), np.stack(others)
     entry, _ = make_signature(card.name, level, np.stack([each.signature for each in own]), level, pooled, others)
-    more = entry["pooled"]
-    return Reference(level, np.stack([each.signature for each in own]), entry["threshold"], level, Whitened(pooled),
-                     more["threshold"], Apart(pooled, others), more["apart"])
+    return Reference(entry, np.stack([each.signature for each in own]), Whitened(pooled), Apart(pooled, others))
 
 
 def judged(groups: dict, bundle: Bundle, references: dict[str, Reference], method: str) -> dict:
