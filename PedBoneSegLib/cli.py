@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .errors import PedBoneSegError
+from .errors import BadInput, Cancelled, PedBoneSegError
 from .logbook import log_bug, open_log
 from .protocol import EXIT_CODES, failure
 from .verbs import SIDES, SegmentOptions, Session
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         return args.run(args) or 0
     except KeyboardInterrupt:
-        return _fail({"kind": "cancelled", "message": "cancelled", "hint": ""})
+        return _fail(Cancelled())
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stdout = None
         return 0
@@ -41,11 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, (PedBoneSegError, MemoryError)):
             open_log("cli.log")
             log_bug(verb, error)
-        return _fail(failure(error))
+        return _fail(error)
 
 
-def _fail(fault: dict) -> int:
+def _fail(error: BaseException) -> int:
     """One line on stderr; the exit code of that kind of failure."""
+    fault = failure(error)
     line = "; ".join(part for part in (fault["message"], fault["hint"]) if part)
     print(f"pedboneseg: {line}", file=sys.stderr)
     return EXIT_CODES[fault["kind"]]
@@ -228,7 +229,7 @@ def _doctor(args: Namespace) -> None:
 def _training(argv: list[str]) -> int:
     if importlib.util.find_spec("PedBoneSegTraining") is None:
         hint = 'pip install "pedboneseg[training]", or run it in a copy of the repository after `make setup`'
-        return _fail({"kind": "bad-input", "message": f"{argv[0]} needs the training library", "hint": hint})
+        raise BadInput(f"{argv[0]} needs the training library", hint)
     return importlib.import_module("PedBoneSegTraining.commands").main(argv)
 
 

@@ -1,7 +1,7 @@
 """What a network is made of. Plain data, without torch, so that a model's header can be read without it."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 PLAIN = ("unet", "attention-unet")
 EFFICIENTNETS = ("efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4")
@@ -77,12 +77,9 @@ class NetworkConfig:
                 return index
         raise ValueError(f"unknown domain {name!r}; this network knows {', '.join(s.name for s in self.domains)}")
 
-    def to_dict(self) -> dict:
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, document: dict) -> "NetworkConfig":
-        """The reverse of `to_dict`; ValueError for anything that is not exactly such a document."""
+        """The reverse of `dataclasses.asdict`; ValueError for anything that is not exactly such a document."""
         try:
             domains = tuple(DomainSpec(**{**spec, "bones": tuple(spec["bones"])}) for spec in document["domains"])
             return cls(**{**document, "domains": domains})

@@ -24,8 +24,7 @@ class FoldedNetwork(nn.Module):
         self.spec = spec
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.encoder(images.contiguous(memory_format=torch.channels_last), ())
-        return self.decode(features, images.shape[-2:])
+        return self.decode(self.encoder_features(images, len(self.encoder.channels) - 1), images.shape[-2:])
 
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Logits of this size (rows, columns) from all of the encoder's features."""

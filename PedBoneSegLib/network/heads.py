@@ -39,14 +39,12 @@ class Head(nn.Module):
     def append(self, spec: DomainSpec, like: DomainSpec) -> None:
         """Adds a domain. New rows are copies of those of `like` where its bones are the same, else drawn afresh."""
         source = dict(zip((BACKGROUND, *like.bones), self.rows[like.name], strict=True))
-        copied = set(spec.bones) == set(like.bones)
         old = len(self.keys)
         self._place(spec)
-        added = len(self.keys) - old
-        weight = torch.empty(added, *self.weight.shape[1:], dtype=self.weight.dtype, device=self.weight.device)
-        bias = torch.zeros(added, dtype=self.bias.dtype, device=self.bias.device)
+        weight = self.weight.new_empty(len(self.keys) - old, *self.weight.shape[1:])
+        bias = self.bias.new_zeros(len(weight))
         _initialize(weight)
-        if copied:
+        if set(spec.bones) == set(like.bones):
             for new, (_, bone) in enumerate(self.keys[old:]):
                 weight[new] = self.weight.detach()[source[bone]]
                 bias[new] = self.bias.detach()[source[bone]]

@@ -1,7 +1,7 @@
 """The whole network: domains in one batch, heads, sizes, further domains."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def images(n: int = 6, rows: int = 16, columns: int = 24, dtype=torch.float64) -
 
 def test_configuration_survives_json():
     config = tiny_config(architecture="efficientnet-b3", decoder="wide", in_channels=3, head="union", width=8)
-    assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert NetworkConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
     assert config.index("shoulder") == 2 and config.domain("knee").bones == KNEE_BONES
 
 
@@ -60,7 +60,7 @@ def test_configuration_survives_json():
 )
 def test_wrong_configurations_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        NetworkConfig.from_dict({**tiny_config().to_dict(), **change})
+        NetworkConfig.from_dict({**asdict(tiny_config()), **change})
 
 
 # ---------------------------------------------------------------------------------------------- a pass
