@@ -25,8 +25,7 @@ TRAINING_VERBS = ("synthesize", "check-data", "train", "evaluate", "export", "ad
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     verb = argv[0] if argv else ""
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half done is left
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half done is left
     try:
         if verb in TRAINING_VERBS:
             return _training(argv)

@@ -31,6 +31,10 @@ from .slices import SliceStack
 from .volume import Grid, Notice, Volume
 
 AIR_HU, AIR_SHARE = -500, 0.02  # a CT is known by the air around the body, at −1000; MR's magnitudes are not negative
+SAID = {
+    "unlike": "the image is unlike anything that the model was made for",
+    "ambiguous": "the image may be of one joint or another",
+}
 
 
 @dataclass
@@ -254,10 +258,8 @@ def _doubts(found: Mapping | None, card: DomainCard) -> list[Notice]:
     """What the signatures have to say against the domain that is used."""
     if not found or card.name not in found["scores"]:
         return []
-    if found["verdict"] == "unlike":
-        return [Notice("unlike", f"the image is unlike anything that the model was made for ({ranking(found)})")]
-    if found["verdict"] == "ambiguous":
-        return [Notice("ambiguous", f"it is not clear which joint this is ({ranking(found)})")]
+    if found["verdict"] in SAID:
+        return [Notice(found["verdict"], f"{SAID[found['verdict']]} ({ranking(found)})")]
     if found["joint"] != card.joint:
         message = f"this looks like the {found['joint']}, it was segmented as the {card.joint} ({ranking(found)})"
         return [Notice("wrong-joint", message)]
@@ -265,9 +267,7 @@ def _doubts(found: Mapping | None, card: DomainCard) -> list[Notice]:
 
 
 def _undecided(volume: Volume, found: Mapping, manifest: Manifest) -> Undecided:
-    said = "is unlike anything that the model was made for"
-    if found["verdict"] == "ambiguous":
-        said = "may be one joint or the other"
     joints = "|".join(dict.fromkeys(card.joint for card in manifest.domains))
     hint = f"to segment it all the same, say which joint it is: --joint {joints}"
-    return Undecided(f"{volume.name}: the image {said} ({ranking(found)})", hint, found["verdict"], found["scores"])
+    fault = f"{volume.name}: {SAID[found['verdict']]} ({ranking(found)})"
+    return Undecided(fault, hint, found["verdict"], found["scores"])

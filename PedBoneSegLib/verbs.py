@@ -114,10 +114,7 @@ class Session:
 
         use_most_cores()
         path = store.resolve(model)
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise BadModel(f"model {path} cannot be read: {error.strerror}", "check the path") from None
+        stat = path.stat()
         key = (path.resolve(), stat.st_mtime_ns, stat.st_size, stat.st_ino, device)
         if self._warm is None or self._warm[0] != key:
             self.release()  # before the next one is loaded: there may not be room for two

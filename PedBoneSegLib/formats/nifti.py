@@ -67,16 +67,12 @@ def affine_of(geometry: NiftiGeometry) -> np.ndarray:
             affine[:3, :3] = np.diag(spacing)
             affine[:3] *= scale
             return affine
+        from scipy.spatial.transform import Rotation
+
         b, c, d, *offset = geometry.quaternion
         a = np.sqrt(max(0.0, 1 - (b * b + c * c + d * d)))
-        if a < 1e-3:  # a half turn: rounding has left b, c, d a little long or short
-            a, (b, c, d) = 0.0, np.array([b, c, d]) / np.sqrt(b * b + c * c + d * d)
-        rotation = np.array([
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ])  # fmt: skip
-        affine[:3, :3] = rotation * spacing * [1, 1, -1 if geometry.pixdim[0] < 0 else 1]
+        rotation = Rotation.from_quat([b, c, d, a if a > 1e-3 else 0.0])  # a half turn: what is left of a is rounding
+        affine[:3, :3] = rotation.as_matrix() * spacing * [1, 1, -1 if geometry.pixdim[0] < 0 else 1]
         affine[:3, 3] = offset
     affine[:3] *= scale
     return _LPS_FROM_RAS @ affine
@@ -105,17 +101,11 @@ def encode(grid: Grid, components: int, note: str) -> bytes:
 
 def _geometry_of(grid: Grid) -> NiftiGeometry:
     """Both forms, quaternion and matrix, for readers that know but one of them."""
+    from scipy.spatial.transform import Rotation
+
     affine = _LPS_FROM_RAS @ grid.affine
     rotation = affine[:3, :3] / grid.spacing
     handedness = -1.0 if np.linalg.det(rotation) < 0 else 1.0
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation * [1, 1, handedness]
-    matrix = [  # its eigenvector of the largest eigenvalue is the quaternion (Bar-Itzhack), for any rotation
-        [xx - yy - zz, yx + xy, zx + xz, zy - yz],
-        [yx + xy, yy - xx - zz, zy + yz, xz - zx],
-        [zx + xz, zy + yz, zz - xx - yy, yx - xy],
-        [zy - yz, xz - zx, yx - xy, xx + yy + zz],
-    ]
-    b, c, d, a = np.linalg.eigh(matrix)[1][:, -1]
-    b, c, d = np.array([b, c, d]) * (-1 if a < 0 else 1)
+    b, c, d, _ = Rotation.from_matrix(rotation * [1, 1, handedness]).as_quat(canonical=True)
     pixdim = (handedness, *grid.spacing, 0.0, 0.0, 0.0, 0.0)
     return NiftiGeometry(pixdim, 2, 1, 1, (b, c, d, *affine[:3, 3]), tuple(affine[:3].ravel()))
