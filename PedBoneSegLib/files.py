@@ -44,15 +44,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def sweep_partials(folder: str | os.PathLike) -> list[Path]:
-    """Removes the partial files in `folder` (not below it) whose writer no longer runs; returns what was removed."""
-    folder, removed = Path(folder), []
+def sweep_partials(folder: str | os.PathLike) -> None:
+    """Removes the partial files in `folder` (not below it) whose writer no longer runs."""
+    folder = Path(folder)
     for entry in folder.iterdir() if folder.is_dir() else ():
         match = _PARTIAL.match(entry.name)
         if match and not is_running(int(match.group(1))):
             entry.unlink(missing_ok=True)
-            removed.append(entry)
-    return removed
 
 
 def is_running(pid: int) -> bool:

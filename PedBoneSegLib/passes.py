@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,17 +19,13 @@ from .volume import Notice, Volume
 BATCH_PIXELS = {"cpu": 4 << 16, "mps": 8 << 16, "cuda": 32 << 16}  # 4, 8, 32 slices of 256 × 256
 
 
-class Stacks:
-    """The volume's slices, made once for all domains with the same settings."""
+Stacks = Callable[[DomainCard], SliceStack]
 
-    def __init__(self, volume: Volume):
-        self._volume, self._made = volume, {}
 
-    def __call__(self, card: DomainCard) -> SliceStack:
-        settings = SliceSettings.from_dict(card.settings)
-        if settings not in self._made:
-            self._made[settings] = SliceStack(self._volume, settings)
-        return self._made[settings]
+def stacks_of(volume: Volume) -> Stacks:
+    """The volume's slices by domain, made once for all domains with the same settings."""
+    made = cache(lambda settings: SliceStack(volume, settings))
+    return lambda card: made(SliceSettings.from_dict(card.settings))
 
 
 class Pass:

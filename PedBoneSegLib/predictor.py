@@ -22,7 +22,7 @@ from .devices import choose_device, faster_precisions
 from .errors import BadInput, Undecided
 from .manifest import DomainCard, Manifest
 from .network.segmenter import Segmenter
-from .passes import Pass, Placing, Stacks
+from .passes import Pass, Placing, Stacks, stacks_of
 from .postprocess import clean
 from .protocol import Progress, quiet
 from .review import NOT_LOOKED_AT, bone_areas, calibrate, calibration_of, count_levels, review
@@ -103,7 +103,7 @@ class Predictor:
         where "auto" has no clear answer.
         """
         started = time.perf_counter()
-        manifest, stacks, notices = self.bundle.manifest, Stacks(volume), []
+        manifest, stacks, notices = self.bundle.manifest, stacks_of(volume), []
         cards = candidates(manifest, joint)
         check = partial(progress, 0.0, "preparing")
         check()
@@ -159,7 +159,7 @@ class Predictor:
         null where the model has no signatures. What the user should know of the memory goes to `warnings`; `known`
         are moments, by domain, that have been observed already; `check` is called now and then and may raise
         Cancelled."""
-        stacks, scores, known = stacks or Stacks(volume), {}, known or {}
+        stacks, scores, known = stacks or stacks_of(volume), {}, known or {}
         for card in self.bundle.manifest.domains:
             if reference := self.reference(card):
                 moments = known.get(card.name)

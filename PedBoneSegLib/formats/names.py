@@ -27,7 +27,7 @@ def check_output(
     path = Path(path)
     if split_name(path)[1] not in suffixes:
         raise BadInput(f"{path}: the ending is none that can be written", "use one of " + ", ".join(suffixes))
-    if source is not None and _is_same(path, Path(source)):
+    if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
         raise BadInput(f"{path} is the input itself", "give the output another name")
     check_folder(path.parent)
     if path.is_dir():
@@ -44,10 +44,3 @@ def check_folder(folder: Path) -> None:
         raise BadInput(f"{folder} is a file, not a folder", "write elsewhere with -o")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"{folder} is not writable", "change its rights, or write elsewhere with -o")
-
-
-def _is_same(path: Path, source: Path) -> bool:
-    try:
-        return os.path.samefile(path, source)
-    except OSError:  # one of them does not exist, or lies below a file
-        return os.path.abspath(path) == os.path.abspath(source)

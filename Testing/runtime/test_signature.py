@@ -17,7 +17,7 @@ from tiny import random_network, tensors_of, tiny_config, tiny_manifest
 from PedBoneSegLib import passes
 from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.errors import BadModel, Undecided
-from PedBoneSegLib.predictor import Predictor, Stacks, candidates
+from PedBoneSegLib.predictor import Predictor, candidates, stacks_of
 from PedBoneSegLib.signature import Apart, Moments, Reference, Whitened, nearest, spread_slices, verdict
 from PedBoneSegLib.volume import Grid, Volume
 
@@ -167,7 +167,7 @@ def signed_bundle(path, references=8, pooled=True):
     cards, tensors = [], tensors_of(NETWORK)
     for card in manifest.domains:
         moments = [
-            predictor.observe(Stacks(volume(seed))(card), card, [LAYER])[LAYER] for seed in range(references)
+            predictor.observe(stacks_of(volume(seed))(card), card, [LAYER])[LAYER] for seed in range(references)
         ]
         threshold = {"knee": 0.5, "ankle": 1e-6}.get(card.name, 0.05)
         entry = {"layer": LAYER, "threshold": threshold, "references": references}
@@ -237,7 +237,7 @@ def test_slices_count_once_where_memory_runs_short(bundle, monkeypatch):
     """The second batch fails while the first is still on its way into the sums."""
     monkeypatch.setitem(passes.BATCH_PIXELS, "cpu", 2 * 64 * 64)
     predictor, card = Predictor(bundle, "cpu"), bundle.manifest.domain("knee")
-    expected = predictor.observe(Stacks(volume(3))(card), card, [LAYER])[LAYER]
+    expected = predictor.observe(stacks_of(volume(3))(card), card, [LAYER])[LAYER]
     network, calls = predictor.network("knee", predictor.device, torch.float32), []
 
     def scarce(images, level):
@@ -249,7 +249,7 @@ def test_slices_count_once_where_memory_runs_short(bundle, monkeypatch):
     short = SimpleNamespace(encoder=network.encoder, encoder_features=scarce)
     monkeypatch.setattr(predictor, "network", lambda *_: short)
     notices = []
-    found = predictor.observe(Stacks(volume(3))(card), card, [LAYER], notices)[LAYER]
+    found = predictor.observe(stacks_of(volume(3))(card), card, [LAYER], notices)[LAYER]
     assert calls == [2, 2, 1, 1, 1, 1, 1, 1] and [notice.code for notice in notices] == ["memory"]
     assert found.count == expected.count
     np.testing.assert_allclose(found.gram, expected.gram, rtol=1e-5)

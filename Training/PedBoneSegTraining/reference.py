@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from PedBoneSegLib.predictor import Predictor, Stacks
+from PedBoneSegLib.predictor import Predictor, stacks_of
 from PedBoneSegLib.signature import FEWEST_REFERENCES, Apart, Moments, Whitened, nearest
 
 from .calibration import FEWEST, MOST, fit_review, fit_temperature, judge, sample_voxels
@@ -47,7 +47,7 @@ def know_itself(draft: "Draft", layer: int = LAYER, pooled_layer: int | None = P
         samples, kept = [], []
         for load in draft.exams[name].reserved:
             case = load()
-            stacks = Stacks(case.volume)
+            stacks = stacks_of(case.volume)
             layers = sorted({layer, pooled_layer} - {None})
             own[name].append(predictor.observe(stacks(card_of(name)), card_of(name), layers))
             for other in enough:

@@ -15,7 +15,7 @@ import torch
 
 from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.formats.reading import find_inputs, read_volume
-from PedBoneSegLib.predictor import Pass, Predictor, Stacks
+from PedBoneSegLib.predictor import Pass, Predictor, stacks_of
 from PedBoneSegLib.signature import spread_slices, verdict
 from PedBoneSegLib.store import resolve
 from PedBoneSegLib.volume import Volume
@@ -73,7 +73,7 @@ def images(args) -> Iterator[tuple[str, str | None, Volume]]:
 
 def look(predictor: Predictor, volume: Volume) -> dict:
     """Everything that any method has to say about a volume."""
-    stacks, parts, doubts = Stacks(volume), {}, []
+    stacks, parts, doubts = stacks_of(volume), {}, []
     for card in predictor.bundle.manifest.domains:
         if reference := predictor.reference(card):
             moments = predictor.observe(stacks(card), card, reference.layers)

@@ -5,7 +5,7 @@ hip and elbow, inverted and CT-like images. Any model will do; none of its own s
 import numpy as np
 
 from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.predictor import Predictor, Stacks
+from PedBoneSegLib.predictor import Predictor, stacks_of
 from PedBoneSegLib.signature import Apart, Reference, Whitened
 from PedBoneSegLib.store import resolve
 
@@ -28,7 +28,7 @@ def main() -> None:
     groups: dict[tuple[str, str], list[dict]] = {}
 
     def look(group: str, joint: str, volume) -> None:
-        stacks = Stacks(volume)
+        stacks = stacks_of(volume)
         seen = {card.name: predictor.observe(stacks(card), card, levels) for card in bundle.manifest.domains}
         groups.setdefault((group, joint), []).append(seen)
 
