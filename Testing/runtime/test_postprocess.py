@@ -123,8 +123,11 @@ def test_the_order_of_axes_and_memory_does_not_matter(turn, order):
 
 
 def test_cancel():
+    def check():
+        raise Cancelled()
+
     with pytest.raises(Cancelled):
-        clean(scene(a=FEMUR), (1, 1, 1), NAMES, lambda: True)
+        clean(scene(a=FEMUR), (1, 1, 1), NAMES, check)
 
 
 def test_bounded_on_noise():
