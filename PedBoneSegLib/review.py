@@ -97,8 +97,9 @@ def calibrate(stack: SliceStack, raw: np.ndarray, labels: np.ndarray, changed: n
 
 def bone_areas(stack: SliceStack, labels: np.ndarray) -> np.ndarray:
     """Voxels of each bone in each slice: [stack.count, bones]. `labels` is [i, j, k]."""
-    highest = int(labels.max())
-    return np.array([np.bincount(one.ravel(), minlength=highest + 1)[1:] for one in stack.oriented(labels)], float)
+    slices, bones = stack.oriented(labels), range(1, int(labels.max()) + 1)
+    areas = [[np.count_nonzero(slices[index] == bone) for bone in bones] for index in range(stack.count)]
+    return np.array(areas, float).reshape(stack.count, len(bones))
 
 
 def review(stack: SliceStack, counts: np.ndarray, areas: np.ndarray, calibration: Calibration) -> dict:

@@ -254,7 +254,10 @@ class SliceStack:
         values = np.sort(np.concatenate(parts))  # far faster than numpy's way to a percentile
         if not len(values):
             return Normalization(self._fill, self._fill, self._fill, 1.0)
-        low, high = np.interp(np.array([0.005, 0.995]) * (len(values) - 1), np.arange(len(values)), values)
+        place = np.array([0.005, 0.995]) * (len(values) - 1)
+        before = place.astype(int)
+        ends = values[[before, np.minimum(before + 1, len(values) - 1)]].astype(np.float64)
+        low, high = ends[0] + (place - before) * (ends[1] - ends[0])
         values = values.clip(low, high).astype(np.float64)
         mean = values.mean()
         values -= mean
