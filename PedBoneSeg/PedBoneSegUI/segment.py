@@ -7,6 +7,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from PedBoneSegLib.errors import BadInput
+
 from . import answers, images, segmentations
 from .runs import Choice, Errand
 from .section import Section, enable
@@ -120,6 +122,11 @@ class SegmentSection(Section):
             self._run.cancel()
             return
         choice = self._choice()
+        try:
+            images.check(choice.volume)  # before handwork is looked for on its grid
+        except BadInput as error:
+            self._onError("bad-input", str(error), {})
+            return
         if self._holdsHandwork(choice):
             self._ask(choice.segmentation)
         else:

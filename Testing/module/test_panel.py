@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
+import vtk
 from module.host import qtmodule
 from PedBoneSegUI import dependencies, models, segmentations
 
@@ -140,6 +141,19 @@ def test_aResultIntoAnExistingSegmentationIsOneUndoStep(ui, widget, volume, segm
     assert not np.array_equal(before, after)
     ui.segmentEditor.undo()
     assert np.array_equal(segmentations.mergedLabels(first, joint_table("knee"), volume), before)
+
+
+def test_aVolumeWithoutDepthIsRefusedBeforeHandworkIsLookedFor(ui, widget, volume, segment, spin):
+    first = segment()
+    edit(first, volume, 2)
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    for row in range(3):
+        matrix.SetElement(row, 2, 0.0)
+    volume.SetIJKToRASMatrix(matrix)
+    ui.segmentButton.click()
+    assert not widget.panel.segment.running and not ui.askFrame.isVisibleTo(ui.segmentSection)
+    assert "geometry" in ui.warningLabel.text and ui.segmentButton.enabled
 
 
 def test_handworkIsNeverOverwrittenUnasked(ui, widget, volume, segment, spin):
