@@ -153,11 +153,13 @@ def compare_request(rounds: int) -> None:
             seconds = np.array([[_seconds(*work) for work in works] for _ in range(rounds)])
             bare = seconds[:, 0]
             print(f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file to "
-                  f"file, joint named; the network alone on these slices: {np.median(bare):.2f} s")
+                  f"file, joint named; the network alone on these slices: {np.median(bare):.2f} s, at least "
+                  f"{bare.min():.2f}")
             for name, whole in zip(sessions, seconds.T[1:], strict=True):
                 more = 100 * (whole / bare - 1)
                 print(f"{name}: {np.median(whole):.2f} s, {np.median(more):.0f} % more ({more.min():.0f} – "
-                      f"{more.max():.0f})")
+                      f"{more.max():.0f}); at least {whole.min():.2f} s, {100 * (whole.min() / bare.min() - 1):.0f} % "
+                      f"more than the least of the other")
 
 
 def write_unsigned(path: Path, bundle: Bundle) -> None:
