@@ -37,8 +37,6 @@ def segment_folder(
     whole process in an earlier call and count as failed. What concerns all files alike (no model, no such joint, no
     such device, a place that cannot be written to) is raised before the first one.
     """
-    from .predictor import candidates
-
     source = options.source
     inputs = find_inputs(source)
     if not inputs:
@@ -46,6 +44,8 @@ def segment_folder(
     if options.series is not None:
         raise BadInput("--series names one series", "leave it out for a folder of volumes")
     model = session.predictor(options.model, options.device).bundle.manifest
+    from .predictor import candidates  # loaded by now, see `Session.predictor`
+
     candidates(model, options.joint)  # raises for all files at once
     beside = source.resolve().with_name(f"{source.resolve().name}{OUTPUT_TAG}")
     folder = made_folder(Path(options.output) if options.output else beside)

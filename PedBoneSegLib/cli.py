@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import BadInput, Cancelled, PedBoneSegError
+from .interrupts import held_back
 from .logbook import log_bug, open_log
 from .protocol import EXIT_CODES, failure
 from .verbs import SIDES, SegmentOptions, Session
@@ -142,7 +143,8 @@ def _fields(args: Namespace) -> dict:
 
 
 def _segment(args: Namespace) -> int:
-    from .formats.reading import is_dicom_series
+    with held_back():
+        from .formats.reading import is_dicom_series
 
     options, show = SegmentOptions.of(_fields(args)), _print_json if args.json else _print_result
     with closing(_Bar()) as bar:

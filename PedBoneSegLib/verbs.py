@@ -14,6 +14,7 @@ from . import store
 from .errors import BadInput, BadModel
 from .files import sweep_partials
 from .formats.names import MAP_SUFFIXES, OUTPUT_TAG, check_folder, check_output, split_name
+from .interrupts import held_back
 from .protocol import Progress, quiet
 
 if TYPE_CHECKING:
@@ -108,9 +109,10 @@ class Session:
 
     def predictor(self, model: str | None, device: str) -> "Predictor":
         """The model, loaded anew when its file, or the device, is another than last time."""
-        from .bundle import Bundle
-        from .devices import use_most_cores
-        from .predictor import Predictor
+        with held_back():
+            from .bundle import Bundle
+            from .devices import use_most_cores
+            from .predictor import Predictor
 
         use_most_cores()
         path = store.resolve(model)
