@@ -69,7 +69,7 @@ def segment_folder(
             progress((number + fraction) / len(inputs), f"{name}: {stage}")
 
         try:
-            step(0.0, "looking what is to be done")
+            step(0.0, "preparing")
             if ours and before["made_from"] == made_from:
                 row = {**before["result"], "status": "skipped"}
             elif path.name in given_up:

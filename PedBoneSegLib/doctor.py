@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import __version__, store
 from .errors import PedBoneSegError
+from .interrupts import held_back
 
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk", "nibabel")
 
@@ -54,9 +55,10 @@ def _version(package: str) -> str | None:
 
 def _devices() -> list[dict]:
     try:
-        import torch
+        with held_back():
+            import torch
 
-        from .devices import available_devices, choose_device, faster_precisions
+            from .devices import available_devices, choose_device, faster_precisions
     except ImportError as error:
         return [{"device": "none", "note": f"torch cannot be loaded: {error}"}]
     return [

@@ -251,7 +251,7 @@ def _not_mr(volume: Volume) -> str:
     if volume.modality not in (None, "MR"):
         return f"the file says that it is of the modality {volume.modality}"
     air = np.count_nonzero(volume.array < AIR_HU) if volume.array.dtype.kind in "if" else 0
-    return "the values are those of a CT" if air > volume.array.size * AIR_SHARE else ""
+    return "many values lie far below zero, as a CT's do" if air > volume.array.size * AIR_SHARE else ""
 
 
 def _doubts(found: Mapping | None, card: DomainCard) -> list[Notice]:

@@ -25,7 +25,12 @@ def test_an_error_within_comes_out_and_the_handlers_are_back():
 
 def test_in_other_threads_nothing_is_held_back():
     ended = []
-    with_it = threading.Thread(target=lambda: held_back().__enter__() or ended.append(True))
-    with_it.start()
-    with_it.join()
+
+    def work() -> None:
+        with held_back():  # only the main thread may set handlers
+            ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
     assert ended == [True]
