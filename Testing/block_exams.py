@@ -37,9 +37,15 @@ def write_blocks(folder: Path, joint: str, exams: int, seed: int = 0, inverted: 
         image, labels = block_exam(100 * seed + number, inverted)
         write_volume(folder / "imagesTr" / f"exam{number}_0000.nii.gz", image)
         write_volume(folder / "labelsTr" / f"exam{number}.nii.gz", labels)
-    (folder / "dataset.json").write_text(json.dumps({
-        "channel_names": {"0": "MR"}, "labels": {"background": 0, "upper_bone": 1, "lower_bone": 2},
-        "numTraining": exams, "file_ending": ".nii.gz",
-    }))
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "MR"},
+                "labels": {"background": 0, "upper_bone": 1, "lower_bone": 2},
+                "numTraining": exams,
+                "file_ending": ".nii.gz",
+            }
+        )
+    )
     (folder / "table.csv").write_text(block_table(joint).to_csv())
     return folder

@@ -9,8 +9,14 @@ import SimpleITK as sitk
 from PedBoneSegLib.anatomy import joint_table
 
 PLACES = {  # bone → its center, as shares of the extent towards posterior and superior
-    "femur": (0.6, 0.78), "patella": (0.28, 0.6), "tibia": (0.5, 0.42), "fibula": (0.66, 0.18),
-    "talus": (0.4, 0.58), "calcaneus": (0.6, 0.22), "humerus": (0.5, 0.3), "scapula": (0.55, 0.75),
+    "femur": (0.6, 0.78),
+    "patella": (0.28, 0.6),
+    "tibia": (0.5, 0.42),
+    "fibula": (0.66, 0.18),
+    "talus": (0.4, 0.58),
+    "calcaneus": (0.6, 0.22),
+    "humerus": (0.5, 0.3),
+    "scapula": (0.55, 0.75),
 }
 SIZE, SPACING = (10, 48, 48), (5.0, 2.0, 2.0)  # [i, j, k] with i across the slices: left, posterior, superior
 
@@ -55,8 +61,11 @@ def write_dataset(folder: Path, joint: str, exams: int, *, seed: int = 0, ours: 
 
 def describe(folder: Path, joint: str, exams: int, ours: dict | None = None, **entries) -> None:
     document = {
-        "channel_names": {"0": "MR"}, "labels": {"background": 0, **joint_table(joint).labels}, "numTraining": exams,
-        "file_ending": ".nii.gz", "pedboneseg": {"joint": joint, **(ours or {})},
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, **joint_table(joint).labels},
+        "numTraining": exams,
+        "file_ending": ".nii.gz",
+        "pedboneseg": {"joint": joint, **(ours or {})},
     }
     (folder / "dataset.json").write_text(json.dumps(document | entries))
 

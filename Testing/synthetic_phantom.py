@@ -51,8 +51,12 @@ class Phantom:
     seconds: float = 0.0
 
     def parameters(self, seed: int, joint: str, i: int, age: float | None = None) -> dict:
-        return {"source": self.name, "joint": joint, "shift": Draw("phantom", seed, joint, i).uniform(-4, 4),
-                "side": "left"}
+        return {
+            "source": self.name,
+            "joint": joint,
+            "shift": Draw("phantom", seed, joint, i).uniform(-4, 4),
+            "side": "left",
+        }
 
     def build(self, parameters: dict, device="cpu", spacing: float | None = None) -> Anatomy:
         time.sleep(self.seconds)

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from PedBoneSegLib.anatomy import joint_table
-from PedBoneSegLib.bundle import write_bundle
-from PedBoneSegLib.manifest import DomainCard, Manifest
+from PedBoneSegLib.models.bundle import write_bundle
+from PedBoneSegLib.models.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
 from PedBoneSegLib.network.dsbn import DomainBatchNorm
 from PedBoneSegLib.network.segmenter import Segmenter, build_network

@@ -74,7 +74,7 @@ def addVolume(path: Path, name: str):
 
 
 def sideOf(volume) -> str | None:
-    """"left" or "right" where DICOM or the name says so, None where neither does; never guessed from voxels."""
+    """ "left" or "right" where DICOM or the name says so, None where neither does; never guessed from voxels."""
     uids = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
     if uids and getattr(slicer, "dicomDatabase", None):
         for tag in ("0020,0060", "0020,0062"):  # Laterality, Image Laterality
@@ -87,7 +87,7 @@ def sideOf(volume) -> str | None:
 
 
 def sequenceItem(volume) -> str:
-    """"item 3" where the volume shows an item of a sequence, else an empty text."""
+    """ "item 3" where the volume shows an item of a sequence, else an empty text."""
     module = getattr(slicer.modules, "sequences", None)
     browser = module.logic().GetFirstBrowserNodeForProxyNode(volume) if module else None
     return _("item {n}").format(n=browser.GetSelectedItemNumber() + 1) if browser else ""

@@ -9,7 +9,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.measure import to_csv
+from PedBoneSegLib.results.measure import to_csv
 
 from . import segmentations
 from .section import Section, askFolder, askSaveFile, copyText, enable, fillTable

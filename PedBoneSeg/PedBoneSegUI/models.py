@@ -3,9 +3,9 @@
 import qt
 from slicer.i18n import tr as _
 
-from PedBoneSegLib import store
 from PedBoneSegLib.anatomy import JointTable, joint_table, known_joints
 from PedBoneSegLib.errors import PedBoneSegError
+from PedBoneSegLib.models import store
 
 from . import dependencies
 from .section import Section, askOpenFile, copyText, enable

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import qt
 from slicer.i18n import tr as _
 
-from PedBoneSegLib.protocol import encode
+from PedBoneSegLib.program.protocol import encode
 
 from .processes import endTree
 
@@ -87,9 +87,7 @@ class WorkerClient:
         elif request.state == "sent":
             request.state = "cancelling"
             self._write({"op": "cancel", "target": request.number})
-            qt.QTimer.singleShot(
-                CANCEL_MILLISECONDS, lambda: self.stop() if request.state == "cancelling" else None
-            )
+            qt.QTimer.singleShot(CANCEL_MILLISECONDS, lambda: self.stop() if request.state == "cancelling" else None)
 
     def stop(self, kind: str = "cancelled", sentence: str = "") -> None:
         """Kills the worker and all it started; what was asked of it ends with `kind` and `sentence`."""

@@ -20,7 +20,9 @@ def split_name(path: str | Path) -> tuple[str, str]:
 
 
 def check_output(
-    path: str | Path, source: str | Path | None = None, overwrite: bool = False,
+    path: str | Path,
+    source: str | Path | None = None,
+    overwrite: bool = False,
     suffixes: tuple[str, ...] = OUTPUT_SUFFIXES,
 ) -> None:
     """Raises BadInput where `path` cannot become the result made from `source`; nothing is created."""

@@ -37,8 +37,14 @@ class DomainBatchNorm(nn.Module):
             raise ValueError(f"the runs of domains cover {sum(lengths)} images, the batch has {len(x)}")
         parts = [
             F.batch_norm(
-                part, self.running_mean[row], self.running_var[row], self.weight[row], self.bias[row], self.training,
-                self.momentum, self.eps,
+                part,
+                self.running_mean[row],
+                self.running_var[row],
+                self.weight[row],
+                self.bias[row],
+                self.training,
+                self.momentum,
+                self.eps,
             )
             for (row, _), part in zip(runs, x.split(lengths), strict=True)
         ]
@@ -72,8 +78,16 @@ class ConvNorm(nn.Module):
     """
 
     def __init__(
-        self, rows: int, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1,
-        activation: str = "relu", eps: float = 1e-5, momentum: float = 0.1,
+        self,
+        rows: int,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "relu",
+        eps: float = 1e-5,
+        momentum: float = 0.1,
     ) -> None:
         super().__init__()
         # At stride 1 SAME padding is symmetric, so the convolution can do it itself.

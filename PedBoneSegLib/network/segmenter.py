@@ -43,7 +43,11 @@ class Segmenter(nn.Module):
             variant = config.architecture.removeprefix("efficientnet-")
             self.encoder = EfficientNetEncoder(rows, config.in_channels, variant)
         self.decoder = Decoder(
-            rows, self.encoder.channels, self.encoder.strides[0], config.decoder, config.width if plain else 32,
+            rows,
+            self.encoder.channels,
+            self.encoder.strides[0],
+            config.decoder,
+            config.width if plain else 32,
             attention=config.architecture == "attention-unet",
         )
         self.head = Head(config, self.decoder.channels)

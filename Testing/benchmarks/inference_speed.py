@@ -41,15 +41,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from PedBoneSegLib import store
-from PedBoneSegLib.bundle import Bundle, write_bundle
-from PedBoneSegLib.demo import SAMPLE
 from PedBoneSegLib.formats.reading import read_volume
-from PedBoneSegLib.passes import BATCH_PIXELS
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.signature import spread_slices
-from PedBoneSegLib.slices import SliceSettings, SliceStack
-from PedBoneSegLib.verbs import SegmentOptions, Session
+from PedBoneSegLib.inference.passes import BATCH_PIXELS
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.signature import spread_slices
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
+from PedBoneSegLib.models import store
+from PedBoneSegLib.models.bundle import Bundle, write_bundle
+from PedBoneSegLib.program.demo import SAMPLE
+from PedBoneSegLib.program.verbs import SegmentOptions, Session
 
 BATCH, SIDE = 8, 256
 LARGE = (512, 512, 256)
@@ -60,9 +60,20 @@ def rivals() -> dict[str, torch.nn.Module]:
     from monai.networks.nets import FlexibleUNet
 
     planned = PlainConvUNet(
-        1, 7, (32, 64, 128, 256, 512, 512, 512), torch.nn.Conv2d, 3, (1, 2, 2, 2, 2, 2, 2), 2, 5, 2, conv_bias=True,
-        norm_op=torch.nn.InstanceNorm2d, norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=torch.nn.LeakyReLU, nonlin_kwargs={"inplace": True},
+        1,
+        7,
+        (32, 64, 128, 256, 512, 512, 512),
+        torch.nn.Conv2d,
+        3,
+        (1, 2, 2, 2, 2, 2, 2),
+        2,
+        5,
+        2,
+        conv_bias=True,
+        norm_op=torch.nn.InstanceNorm2d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=torch.nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
     )
     return {"nnU-Net 2-D": planned, "MONAI FlexibleUNet b0": FlexibleUNet(1, 5, "efficientnet-b0", spatial_dims=2)}
 
@@ -152,14 +163,18 @@ def compare_request(rounds: int) -> None:
                 works.append((session.segment, [options]))
             seconds = np.array([[_seconds(*work) for work in works] for _ in range(rounds)])
             bare = seconds[:, 0]
-            print(f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file to "
-                  f"file, joint named; the network alone on these slices: {np.median(bare):.2f} s, at least "
-                  f"{bare.min():.2f}")
+            print(
+                f"\n{len(stack.occupied)} slices of {stack.shape[0]}×{stack.shape[1]}, {precision}, warm, file to "
+                f"file, joint named; the network alone on these slices: {np.median(bare):.2f} s, at least "
+                f"{bare.min():.2f}"
+            )
             for name, whole in zip(sessions, seconds.T[1:], strict=True):
                 more = 100 * (whole / bare - 1)
-                print(f"{name}: {np.median(whole):.2f} s, {np.median(more):.0f} % more ({more.min():.0f} – "
-                      f"{more.max():.0f}); at least {whole.min():.2f} s, {100 * (whole.min() / bare.min() - 1):.0f} % "
-                      f"more than the least of the other")
+                print(
+                    f"{name}: {np.median(whole):.2f} s, {np.median(more):.0f} % more ({more.min():.0f} – "
+                    f"{more.max():.0f}); at least {whole.min():.2f} s, {100 * (whole.min() / bare.min() - 1):.0f} % "
+                    f"more than the least of the other"
+                )
 
 
 def write_unsigned(path: Path, bundle: Bundle) -> None:
@@ -225,8 +240,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parts = {"networks": compare_networks, "request": compare_request, "start": start_up, "large": large_volume,
-             "gates": gates}
+    parts = {
+        "networks": compare_networks,
+        "request": compare_request,
+        "start": start_up,
+        "large": large_volume,
+        "gates": gates,
+    }
     parser.add_argument("--only", choices=parts, help="one part of the table")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

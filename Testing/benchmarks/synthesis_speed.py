@@ -12,7 +12,7 @@ import time
 import torch
 from PedBoneSegTraining.synthesis.source import Ring, SyntheticSource
 
-from PedBoneSegLib.slices import SliceSettings
+from PedBoneSegLib.inference.slices import SliceSettings
 
 JOINTS = ("ankle", "knee", "shoulder")
 STACKS, SAMPLES = 12, 40

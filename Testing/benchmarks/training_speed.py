@@ -24,17 +24,17 @@ from PedBoneSegTraining.data.augmentation import Augmentation
 from PedBoneSegTraining.data.bank import Bank
 from PedBoneSegTraining.data.dataset import LoadedCase
 from PedBoneSegTraining.data.source import DatasetSource
+from PedBoneSegTraining.loop.scheme import stages
+from PedBoneSegTraining.loop.trainer import build_model
 from PedBoneSegTraining.losses import Context
 from PedBoneSegTraining.losses.segmentation import segmentation_loss
 from PedBoneSegTraining.memory import keep_freed_memory
-from PedBoneSegTraining.scheme import stages
-from PedBoneSegTraining.trainer import build_model
 from torch.utils.data import DataLoader, Dataset
 
 from PedBoneSegLib.anatomy import joint_table
+from PedBoneSegLib.inference.slices import SliceSettings
 from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
 from PedBoneSegLib.network.segmenter import build_network
-from PedBoneSegLib.slices import SliceSettings
 from PedBoneSegLib.volume import Grid, Volume
 
 JOINTS = ("ankle", "knee", "shoulder")
@@ -52,16 +52,21 @@ def exams(joint: str, size: int) -> list[LoadedCase]:
 
 
 def ours(options, device: torch.device) -> dict:
-    config = from_dict({
-        "name": "speed", "domains": {joint: {"datasets": ["in memory"]} for joint in JOINTS},
-        "network": {"architecture": options.architecture}, "data": {"patch": [options.size, options.size]},
-    })
+    config = from_dict(
+        {
+            "name": "speed",
+            "domains": {joint: {"datasets": ["in memory"]} for joint in JOINTS},
+            "network": {"architecture": options.architecture},
+            "data": {"patch": [options.size, options.size]},
+        }
+    )
     specs = [DomainSpec(joint, joint, joint_table(joint).names) for joint in JOINTS]
     model = build_model(stages(config)[0], config, specs, None).to(device, memory_format=torch.channels_last)
     patch = config.data.patch
     sources = {
-        joint: DatasetSource(joint, Bank(exams(joint, options.size), SliceSettings(pixel_mm=0.7), device),
-                             Augmentation(), patch, 0.7, 0)
+        joint: DatasetSource(
+            joint, Bank(exams(joint, options.size), SliceSettings(pixel_mm=0.7), device), Augmentation(), patch, 0.7, 0
+        )
         for joint in JOINTS
     }
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -91,20 +96,33 @@ class Slices(Dataset):
         self.pairs = []
         for case in exams(joint, size):
             normalized = (case.volume.array - case.volume.array.mean()) / case.volume.array.std()
-            self.pairs += [(image[None].astype(np.float32), truth[None])
-                           for image, truth in zip(normalized, case.labels, strict=True)]
+            self.pairs += [
+                (image[None].astype(np.float32), truth[None])
+                for image, truth in zip(normalized, case.labels, strict=True)
+            ]
         self.length = length
         both, radians = ["image", "label"], np.pi * 25 / 180
-        self.transform = mt.Compose([
-            mt.RandAffined(both, prob=1.0, rotate_range=radians, scale_range=0.25, translate_range=0.15 * size,
-                           mode=["bilinear", "nearest"], padding_mode="border"),
-            mt.RandFlipd(both, prob=0.5, spatial_axis=1),
-            mt.Rand2DElasticd(both, prob=0.3, spacing=(32, 32), magnitude_range=(1, 3), mode=["bilinear", "nearest"]),
-            mt.RandAdjustContrastd("image", prob=0.5, gamma=(0.6, 1.6)),
-            mt.RandBiasFieldd("image", prob=0.5),
-            mt.RandGaussianNoised("image", prob=0.5, std=0.2),
-            mt.RandSimulateLowResolutiond("image", prob=0.25, zoom_range=(0.33, 1.0), upsample_mode="bilinear"),
-        ])
+        self.transform = mt.Compose(
+            [
+                mt.RandAffined(
+                    both,
+                    prob=1.0,
+                    rotate_range=radians,
+                    scale_range=0.25,
+                    translate_range=0.15 * size,
+                    mode=["bilinear", "nearest"],
+                    padding_mode="border",
+                ),
+                mt.RandFlipd(both, prob=0.5, spatial_axis=1),
+                mt.Rand2DElasticd(
+                    both, prob=0.3, spacing=(32, 32), magnitude_range=(1, 3), mode=["bilinear", "nearest"]
+                ),
+                mt.RandAdjustContrastd("image", prob=0.5, gamma=(0.6, 1.6)),
+                mt.RandBiasFieldd("image", prob=0.5),
+                mt.RandGaussianNoised("image", prob=0.5, std=0.2),
+                mt.RandSimulateLowResolutiond("image", prob=0.25, zoom_range=(0.33, 1.0), upsample_mode="bilinear"),
+            ]
+        )
 
     def __len__(self) -> int:
         return self.length

@@ -69,7 +69,7 @@ def tinyModel(tmp_path_factory):
 
     from tiny import make_tiny_bundle
 
-    from PedBoneSegLib import store
+    from PedBoneSegLib.models import store
 
     folder = tmp_path_factory.mktemp("home für Zoë")
     os.environ["PEDBONESEG_HOME"] = str(folder)

@@ -34,7 +34,7 @@ from PedBoneSegUI.processes import descendants, endTree  # noqa: E402
 from tiny import make_tiny_bundle  # noqa: E402
 
 from PedBoneSeg import PedBoneSegWidget  # noqa: E402
-from PedBoneSegLib import store  # noqa: E402
+from PedBoneSegLib.models import store  # noqa: E402
 
 FAULTS = ("kill", "hang", "flood", "disk", "model", "volume", "scene", "removed", "cancel", "twice")
 BAD_WORKER = [sys.executable, str(ROOT / "Testing" / "module" / "badworker.py")]

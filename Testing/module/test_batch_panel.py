@@ -8,7 +8,7 @@ import slicer
 from PedBoneSegUI import segmentations
 from PedBoneSegUI.processes import endTree
 
-from PedBoneSegLib.batch import MANIFEST, SUMMARY
+from PedBoneSegLib.program.batch import MANIFEST, SUMMARY
 
 
 def write(path, seed: int = 0, size=(24, 64, 64)) -> None:

@@ -185,7 +185,7 @@ def test_theApplicationStaysAlive(logic, makeVolume):
 
 
 def test_theSampleWithTheBundledModel(makeVolume):
-    from PedBoneSegLib import store
+    from PedBoneSegLib.models import store
 
     if not list(store.BUILT_IN.glob("*.safetensors")) or not paths.samplePath("knee").is_file():
         pytest.skip("the bundled model or the sample is not in this tree")

@@ -88,9 +88,9 @@ def test_jointsOfAllModelsCanBeChosen(tmp_path, monkeypatch):
     """A model for another joint is taken for that joint, without being chosen first."""
     from tiny import SETTINGS, make_tiny_bundle, random_network, tensors_of, tiny_config, tiny_manifest
 
-    from PedBoneSegLib import store
-    from PedBoneSegLib.bundle import write_bundle
-    from PedBoneSegLib.manifest import DomainCard
+    from PedBoneSegLib.models import store
+    from PedBoneSegLib.models.bundle import write_bundle
+    from PedBoneSegLib.models.manifest import DomainCard
     from PedBoneSegLib.network.config import DomainSpec
 
     monkeypatch.setattr(store, "BUILT_IN", tmp_path / "built in")
@@ -130,8 +130,7 @@ def test_theLogHidesPathsAndNames():
 
 def test_theFolderOfAKilledProcessGoesAtTheNextStart(tmp_path):
     code = (
-        "import sys; from PedBoneSegUI.paths import WorkFolder; "
-        "print(WorkFolder(sys.argv[1]).newFile('.nrrd').parent)"
+        "import sys; from PedBoneSegUI.paths import WorkFolder; print(WorkFolder(sys.argv[1]).newFile('.nrrd').parent)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(

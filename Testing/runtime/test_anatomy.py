@@ -136,8 +136,8 @@ def test_an_unknown_joint_is_refused_with_the_known_ones():
         ("PedBoneSegLib.formats.reading", "SimpleITK scipy vtk torch"),
         ("PedBoneSegLib.formats.segments", "SimpleITK scipy vtk torch"),
         ("PedBoneSegLib.formats.writing", "SimpleITK scipy vtk torch"),
-        ("PedBoneSegLib.measure", "SimpleITK scipy vtk torch"),
-        ("PedBoneSegLib.surfaces", "SimpleITK scipy vtk torch"),
+        ("PedBoneSegLib.results.measure", "SimpleITK scipy vtk torch"),
+        ("PedBoneSegLib.results.surfaces", "SimpleITK scipy vtk torch"),
     ],
 )
 def test_importing_is_instant(module, absent):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny import make_tiny_bundle
 
-from PedBoneSegLib import batch, verbs
-from PedBoneSegLib.batch import MANIFEST, SUMMARY, segment_folder
 from PedBoneSegLib.errors import BadInput, Cancelled
-from PedBoneSegLib.verbs import SegmentOptions, Session
+from PedBoneSegLib.program import batch, verbs
+from PedBoneSegLib.program.batch import MANIFEST, SUMMARY, segment_folder
+from PedBoneSegLib.program.verbs import SegmentOptions, Session
 
 
 def write_image(path, seed=0):
@@ -83,7 +83,7 @@ def test_one_bad_file_does_not_stop_the_rest(folder, bugs):
 
 
 def test_the_model_is_loaded_once(folder, monkeypatch):
-    from PedBoneSegLib.bundle import Bundle
+    from PedBoneSegLib.models.bundle import Bundle
 
     loads = []
     load = Bundle.load.__func__

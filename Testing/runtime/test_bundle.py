@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import make_tiny_bundle, random_network, tensors_of, tiny_config, tiny_manifest
 
-from PedBoneSegLib.bundle import FILE_LIMIT, HEADER_LIMIT, Bundle, read_manifest, verify, write_bundle
 from PedBoneSegLib.errors import BadModel
+from PedBoneSegLib.models.bundle import FILE_LIMIT, HEADER_LIMIT, Bundle, read_manifest, verify, write_bundle
 from PedBoneSegLib.network.fold import fold
 
 CONFIG = tiny_config(("knee", "ankle"), width=1)  # the smallest network there is, so that fuzzing is quick
@@ -111,16 +111,19 @@ def test_networks_of_a_bundle_are_independent_and_loading_draws_nothing(model):
 
 
 def test_the_same_model_is_the_same_file(tmp_path):
-    files = [make_tiny_bundle(tmp_path / f"{name}.safetensors", seed=seed).read_bytes() for name, seed in
-             (("a", 0), ("b", 0), ("c", 1))]
+    files = [
+        make_tiny_bundle(tmp_path / f"{name}.safetensors", seed=seed).read_bytes()
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
     assert files[0] == files[1] != files[2]
 
 
 def test_the_hash_is_as_the_design_says(model):
     data = model.read_bytes()
-    assert json.loads(split(signed(*split(data)))[0]["__metadata__"]["pedboneseg"])["sha256"] == Bundle.load(
-        model
-    ).manifest.sha256
+    assert (
+        json.loads(split(signed(*split(data)))[0]["__metadata__"]["pedboneseg"])["sha256"]
+        == Bundle.load(model).manifest.sha256
+    )
 
 
 def test_safetensors_own_reader_opens_it(model):
@@ -134,7 +137,7 @@ def test_safetensors_own_reader_opens_it(model):
 def test_the_manifest_needs_the_standard_library_alone(model):
     program = (
         "import sys\n"
-        "from PedBoneSegLib.bundle import read_manifest\n"
+        "from PedBoneSegLib.models.bundle import read_manifest\n"
         f"print(read_manifest({str(model)!r}).domains[0].table.names)\n"
         "standard = set(sys.stdlib_module_names) | {'__main__', 'PedBoneSegLib'}\n"
         "print({name.split('.')[0] for name in sys.modules} - standard)\n"

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from tiny import make_tiny_bundle
 
-from PedBoneSegLib import cli, logbook, store
 from PedBoneSegLib.formats.segments import read_segmentation
+from PedBoneSegLib.models import store
+from PedBoneSegLib.program import cli, logbook
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +71,9 @@ def process(home, *args):
 
 def test_a_real_process_segments(home, tmp_path):
     output = tmp_path / "out.seg.nrrd"
-    code, out, err = process(home, "segment", home / "image.nii.gz", "-o", output, "--joint", "knee", "--model", "tiny",
-                             "--json")
+    code, out, err = process(
+        home, "segment", home / "image.nii.gz", "-o", output, "--joint", "knee", "--model", "tiny", "--json"
+    )
     assert code == 0 and err == ""
     answer = json.loads(out)
     assert answer["output"] == str(output) and answer["detected_joint"] is None and "review" not in answer
@@ -110,7 +112,7 @@ def test_quick_without_torch(home, args):
     code = f"""
 import sys, time
 sys.argv[1:] = {args}
-from PedBoneSegLib.cli import main
+from PedBoneSegLib.program.cli import main
 try:
     main()
 except SystemExit:
@@ -255,7 +257,9 @@ def test_training_verbs_are_handed_on(run, monkeypatch):
     heard = []
     training = type("commands", (), {"main": staticmethod(lambda argv: heard.append(argv) or 3)})
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: {"PedBoneSegTraining.commands": training}[name])
+    monkeypatch.setattr(
+        cli.importlib, "import_module", lambda name: {"PedBoneSegTraining.program.commands": training}[name]
+    )
     assert run("check-data", "folder", "--x")[0] == 3
     assert heard == [["check-data", "folder", "--x"]]
 

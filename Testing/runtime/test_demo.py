@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tiny import make_tiny_bundle
 
-from PedBoneSegLib import demo
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput, BadModel
-from PedBoneSegLib.pictures import overlay, view_in_3d, write_png
+from PedBoneSegLib.program import demo
+from PedBoneSegLib.results.pictures import overlay, view_in_3d, write_png
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -61,8 +61,11 @@ def test_the_page(tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     assert "not a medical device" in text and "tiny 1" in text and "Random weights." in text
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"index.html", "slices.png", "knee_bones.seg.nrrd"} <= names <= {
-        "index.html", "slices.png", "knee_bones.seg.nrrd", "bones.png"}
+    assert (
+        {"index.html", "slices.png", "knee_bones.seg.nrrd"}
+        <= names
+        <= {"index.html", "slices.png", "knee_bones.seg.nrrd", "bones.png"}
+    )
     assert ("bones.png" in text) is ("bones.png" in names)
 
 

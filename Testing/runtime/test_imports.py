@@ -9,20 +9,26 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OURS = ("PedBoneSeg", "PedBoneSegUI", "PedBoneSegLib", "PedBoneSegTraining")
-TORCH_ROOMS = ("network/", "predictor.py", "passes.py", "devices.py", "signature.py")  # of the runtime, at file scope
+TORCH_ROOMS = tuple(
+    ["network/", *(f"inference/{name}.py" for name in ("predictor", "passes", "devices", "signature"))]
+)  # of the runtime, at file scope
 TORCH_FREE = (
-    "anatomy", "protocol", "errors", "measure", "store", "bundle", "manifest", "files", "verbs", "cli", "volume",
-    "slices", "postprocess", "formats", "surfaces", "batch", "worker", "doctor", "logbook",
+    "anatomy", "program.protocol", "errors", "results.measure", "models.store", "models.bundle", "models.manifest",
+    "files", "program.verbs", "program.cli", "volume", "inference.slices", "inference.postprocess", "formats",
+    "results.surfaces", "program.batch", "program.worker", "program.doctor", "program.logbook",
 )  # fmt: skip
-GUI_ROOMS = {"anatomy", "protocol", "errors", "formats", "volume", "measure", "store", "files"}
+GUI_ROOMS = (
+    "__version__", "anatomy", "errors", "files", "formats", "models.store", "program.protocol", "results.measure",
+    "volume",
+)  # fmt: skip
 SLICER = {"slicer", "qt", "ctk", "mrml", "vtkSegmentationCorePython", "vtkMRMLLogicPython"}
 ALLOWED = {"numpy", "scipy", "SimpleITK", "torch", "safetensors", "vtk", "vtkmodules"}
 BANNED = ("monai", "timm", "torchvision", "nibabel", "matplotlib", "pandas", "torchio", "skimage", "PIL", "tqdm")
 
 
 def imports(path, root=ROOT):
-    """(module, is it at file scope) for every import in a file; a relative one with its package's name. What stands
-    under `if TYPE_CHECKING` is never executed and not counted."""
+    """(dotted name, is it at file scope) for every name that a file imports; a relative one with its package's name. What
+    stands under `if TYPE_CHECKING` is never executed and not counted."""
     package = path.relative_to(root).with_suffix("").parts
     found = []
 
@@ -34,9 +40,7 @@ def imports(path, root=ROOT):
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            found.append((module, outermost))
-            if node.level and not node.module:
-                found.extend((f"{module}.{alias.name}", outermost) for alias in node.names)
+            found.extend((f"{module}.{alias.name}", outermost) for alias in node.names)
         inner = outermost and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             visit(child, inner)
@@ -56,7 +60,7 @@ def test_the_collector_sees_what_it_should(tmp_path):
         "import os, torch.nn\nfrom . import b\nfrom .c import d\n"
         "def f():\n    import numpy\nclass K:\n    import json\nif TYPE_CHECKING:\n    import vtk\n"
     )
-    outer = [(name, True) for name in ("os", "torch.nn", "room", "room.b", "room.c")]
+    outer = [(name, True) for name in ("os", "torch.nn", "room.b", "room.c.d")]
     assert imports(path, tmp_path) == [*outer, ("numpy", False), ("json", True)]
 
 
@@ -82,8 +86,8 @@ def test_the_module(path):
     for module, _ in imports(path):
         parts = module.split(".")
         assert parts[0] not in ("torch", "PedBoneSegTraining"), module
-        if parts[0] == "PedBoneSegLib" and len(parts) > 1:
-            assert parts[1] in GUI_ROOMS | {"__version__"}, module
+        if parts[0] == "PedBoneSegLib":
+            assert any(f"{module}.".startswith(f"PedBoneSegLib.{room}.") for room in GUI_ROOMS), module
 
 
 def run(code):
@@ -102,7 +106,7 @@ for path in sorted(pathlib.Path("PedBoneSegLib").rglob("*.py")):
     if path.name != "__main__.py":
         importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
 from tiny import make_tiny_bundle
-from PedBoneSegLib.verbs import SegmentOptions, Session
+from PedBoneSegLib.program.verbs import SegmentOptions, Session
 folder = pathlib.Path({str(tmp_path)!r})
 make_tiny_bundle(folder / "m.safetensors")
 image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 900, (6, 30, 30)).astype(np.int16))
@@ -132,7 +136,9 @@ def test_models_are_listed_by_the_standard_library_alone():
 import sys
 for name in ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk"):
     sys.modules[name] = None
-from PedBoneSegLib import anatomy, errors, protocol, store
+from PedBoneSegLib import anatomy, errors
+from PedBoneSegLib.models import store
+from PedBoneSegLib.program import protocol
 store.list_models()
 assert anatomy.joint_table("knee").names == ("femur", "tibia", "fibula", "patella")
 """

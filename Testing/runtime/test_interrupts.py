@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from PedBoneSegLib.interrupts import held_back
+from PedBoneSegLib.program.interrupts import held_back
 
 
 def test_an_interruption_is_raised_at_the_end_of_the_block():

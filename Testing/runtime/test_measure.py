@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from PedBoneSegLib.anatomy import joint_table
-from PedBoneSegLib.measure import measure, surface_mm2, to_csv
+from PedBoneSegLib.results.measure import measure, surface_mm2, to_csv
 
 KNEE = joint_table("knee")
 CENTER = np.array([12.0, -34.0, 56.0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from PedBoneSegLib.errors import Cancelled
-from PedBoneSegLib.postprocess import clean
+from PedBoneSegLib.inference.postprocess import clean
 
 NAMES = ("femur", "tibia", "fibula")
 
@@ -96,8 +96,12 @@ def test_contact_counts_faces_by_their_area():
 
 @pytest.mark.parametrize("share, warned", [(1.0, True), (0.5, True), (0.3, False)])
 def test_two_sides(share, warned):
-    labels = scene(a=(1, (0, 20), (0, 20), (0, 20)), b=(1, (50, 50 + int(20 * share)), (0, 20), (0, 20)),
-                   c=(2, (0, 20), (22, 40), (0, 20)), d=(3, (0, 20), (45, 50), (0, 20)))
+    labels = scene(
+        a=(1, (0, 20), (0, 20), (0, 20)),
+        b=(1, (50, 50 + int(20 * share)), (0, 20), (0, 20)),
+        c=(2, (0, 20), (22, 40), (0, 20)),
+        d=(3, (0, 20), (45, 50), (0, 20)),
+    )
     assert codes(labels) == (["two-sides"] if warned else [])
     assert bool(labels[51, 1, 1]) is warned
 

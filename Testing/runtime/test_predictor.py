@@ -10,13 +10,13 @@ import torch
 from tiny import make_tiny_bundle, random_network, tensors_of, tiny_config, tiny_manifest, write_bundle
 from torch.nn import functional
 
-from PedBoneSegLib import passes
-from PedBoneSegLib import predictor as room
-from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput, Cancelled, OutOfMemory
-from PedBoneSegLib.postprocess import clean
-from PedBoneSegLib.predictor import Predictor, choose_device, faster_precisions
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.inference import passes
+from PedBoneSegLib.inference import predictor as room
+from PedBoneSegLib.inference.postprocess import clean
+from PedBoneSegLib.inference.predictor import Predictor, choose_device, faster_precisions
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
+from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))

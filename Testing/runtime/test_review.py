@@ -5,10 +5,9 @@ import pytest
 import torch
 from tiny import random_network, tensors_of, tiny_config, tiny_manifest
 
-from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.errors import BadModel
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.review import (
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.review import (
     LEVELS,
     Calibration,
     bone_areas,
@@ -21,7 +20,8 @@ from PedBoneSegLib.review import (
     raw_doubt,
     review,
 )
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
+from PedBoneSegLib.models.bundle import Bundle, write_bundle
 from PedBoneSegLib.volume import Grid, Volume
 
 FLIPPED = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))

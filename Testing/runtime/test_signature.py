@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import random_network, tensors_of, tiny_config, tiny_manifest
 
-from PedBoneSegLib import passes
-from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.errors import BadModel, Undecided
-from PedBoneSegLib.predictor import Predictor, candidates, stacks_of
-from PedBoneSegLib.signature import Apart, Moments, Reference, Whitened, nearest, spread_slices, verdict
+from PedBoneSegLib.inference import passes
+from PedBoneSegLib.inference.predictor import Predictor, candidates, stacks_of
+from PedBoneSegLib.inference.signature import Apart, Moments, Reference, Whitened, nearest, spread_slices, verdict
+from PedBoneSegLib.models.bundle import Bundle, write_bundle
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -166,9 +166,7 @@ def signed_bundle(path, references=8, pooled=True):
     predictor = Predictor.for_network(NETWORK, manifest.domains, "cpu")
     cards, tensors = [], tensors_of(NETWORK)
     for card in manifest.domains:
-        moments = [
-            predictor.observe(stacks_of(volume(seed))(card), card, [LAYER])[LAYER] for seed in range(references)
-        ]
+        moments = [predictor.observe(stacks_of(volume(seed))(card), card, [LAYER])[LAYER] for seed in range(references)]
         threshold = {"knee": 0.5, "ankle": 1e-6}.get(card.name, 0.05)
         entry = {"layer": LAYER, "threshold": threshold, "references": references}
         rows = np.stack([each.signature for each in moments])
@@ -202,7 +200,7 @@ def test_auto_takes_the_detected_joint_and_says_so_first(bundle):
         volume(3), "auto", progress=lambda fraction, stage: heard.append(stage), detected=heard.append
     )
     first = heard.index("segmenting")
-    assert result.domain == "knee" and result.detection == heard[first - 1] and set(heard[:first - 1]) == {"preparing"}
+    assert result.domain == "knee" and result.detection == heard[first - 1] and set(heard[: first - 1]) == {"preparing"}
     assert "segmenting" in heard[2:]
     document = result.to_json(None)
     assert document["verdict"] == "joint" and document["detected_joint"] == "knee"
@@ -306,8 +304,9 @@ def test_the_worker_tells_the_joint_before_it_is_done(bundle, tmp_path):
     write_image(tmp_path / "knee.nii.gz", volume(3))
     request = {"id": 1, "op": "segment", "input": str(tmp_path / "knee.nii.gz"), "joint": "ankle", "device": "cpu",
                "model": str(bundle.path)}  # fmt: skip
-    worker = subprocess.Popen([sys.executable, "-m", "PedBoneSegLib", "serve"], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, text=True)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "PedBoneSegLib", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     worker.stdin.write(json.dumps(request) + "\n")
     worker.stdin.flush()
     answers = []

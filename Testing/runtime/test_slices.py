@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from PedBoneSegLib.errors import BadModel
-from PedBoneSegLib.passes import on_own_pixels
-from PedBoneSegLib.resampling import linear_matrix
-from PedBoneSegLib.slices import PLANES, SliceSettings, SliceStack, canonical_axes, choose_plane
+from PedBoneSegLib.inference.passes import on_own_pixels
+from PedBoneSegLib.inference.resampling import linear_matrix
+from PedBoneSegLib.inference.slices import PLANES, SliceSettings, SliceStack, canonical_axes, choose_plane
 
 SETTINGS = SliceSettings(pixel_mm=1.0)
 
@@ -56,11 +56,18 @@ def test_rows_and_columns_run_as_documented(plane):
     for world, axis in enumerate("LPS"):
         ramp = np.moveaxis(np.broadcast_to(np.arange(1.0, 33.0), (32, 32, 32)), -1, world)
         images = SliceStack(volume(ramp), SETTINGS, force_plane=plane).images(range(32))[:, 0]
-        rise = [np.sign(images[-1].mean() - images[0].mean()), *(np.sign(d) for d in (
-            images[:, -1].mean() - images[:, 0].mean(), images[:, :, -1].mean() - images[:, :, 0].mean()))]
-        expected = {"sagittal": {"L": (1, 0, 0), "S": (0, -1, 0), "P": (0, 0, 1)},
-                    "coronal": {"P": (1, 0, 0), "S": (0, -1, 0), "L": (0, 0, 1)},
-                    "axial": {"S": (1, 0, 0), "P": (0, 1, 0), "L": (0, 0, 1)}}[plane][axis]
+        rise = [
+            np.sign(images[-1].mean() - images[0].mean()),
+            *(
+                np.sign(d)
+                for d in (images[:, -1].mean() - images[:, 0].mean(), images[:, :, -1].mean() - images[:, :, 0].mean())
+            ),
+        ]
+        expected = {
+            "sagittal": {"L": (1, 0, 0), "S": (0, -1, 0), "P": (0, 0, 1)},
+            "coronal": {"P": (1, 0, 0), "S": (0, -1, 0), "L": (0, 0, 1)},
+            "axial": {"S": (1, 0, 0), "P": (0, 1, 0), "L": (0, 0, 1)},
+        }[plane][axis]
         big = [r if abs(r) else 0 for r in rise]
         assert tuple(int(b) if e else 0 for b, e in zip(big, expected, strict=True)) == expected
 
@@ -95,9 +102,15 @@ def test_every_voxel_of_the_crop_comes_back_to_its_place(shape, spacing, angle, 
     stack.place(slices, range(stack.count), into)
     np.testing.assert_array_equal(into[into > 0], names[into > 0])
     assert np.count_nonzero(into) == slices.size
-    assert stack.oriented(names)[0, 0, 0] == names[tuple(
-        stack.own_index(0) if a == stack.axis else np.argwhere(names == stack.oriented(names)[0, 0, 0])[0][a]
-        for a in range(3))]
+    assert (
+        stack.oriented(names)[0, 0, 0]
+        == names[
+            tuple(
+                stack.own_index(0) if a == stack.axis else np.argwhere(names == stack.oriented(names)[0, 0, 0])[0][a]
+                for a in range(3)
+            )
+        ]
+    )
     for window, scale, crop in zip(stack.window, stack.scale, stack.crop, strict=True):
         covered = (window.stop - window.start) * scale
         assert crop.stop - crop.start - 1e-5 * scale <= covered < crop.stop - crop.start + scale
@@ -109,8 +122,9 @@ def test_a_ramp_is_reproduced_there_and_back(row_mm, column_mm, pixel_mm):
     """Positions survive: within a tenth of the coarser pixel, away from the border."""
     i, j = np.meshgrid(np.arange(40.0), np.arange(36.0), indexing="ij")
     ramp = np.broadcast_to(300 + 10 * i + 7 * j, (3, 40, 36))
-    stack = SliceStack(volume(ramp, (9.0, row_mm, column_mm), np.eye(3)[:, [0, 2, 1]] * [1, -1, 1]),
-                       SliceSettings(pixel_mm))
+    stack = SliceStack(
+        volume(ramp, (9.0, row_mm, column_mm), np.eye(3)[:, [0, 2, 1]] * [1, -1, 1]), SliceSettings(pixel_mm)
+    )
     assert (stack.plane, stack.crop) == ("sagittal", (slice(0, 40), slice(0, 36)))
     norm = stack.normalization
     back = on_own_pixels(torch.from_numpy(stack.images([1])), stack)[0, 0].numpy() * norm.deviation + norm.mean
@@ -135,8 +149,10 @@ def test_equal_pixels_are_a_copy():
 
 
 def test_linear_matrix_by_hand():
-    np.testing.assert_allclose(linear_matrix(np.array([-0.5, 0, 0.25, 2, 2.6]), 1, 3),
-                               [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 0]])
+    np.testing.assert_allclose(
+        linear_matrix(np.array([-0.5, 0, 0.25, 2, 2.6]), 1, 3),
+        [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 0]],
+    )
     np.testing.assert_allclose(linear_matrix(np.array([2.0]), 2, 5), [[0, 0.25, 0.5, 0.25, 0]])
 
 
@@ -217,12 +233,19 @@ def test_non_finite_voxels_read_as_the_lowest():
     np.testing.assert_array_equal(found.images(range(6)), expected.images(range(6)))
 
 
-@pytest.mark.parametrize("spacing, size, plane", [
-    ((4, 0.5, 0.5), (20, 99, 99), "sagittal"), ((0.5, 4, 0.5), (99, 20, 99), "coronal"),
-    ((0.5, 0.5, 4), (99, 99, 20), "axial"), ((0.7, 0.7, 0.8), (99, 99, 99), "coronal"),
-    ((0.5, 3, 3), (99, 20, 20), "coronal"), ((1, 1, 1), (99, 99, 1), "axial"), ((9, 1, 1), (99, 99, 1), "axial"),
-    ((1, 1, 1), (1, 1, 99), "coronal"),
-])
+@pytest.mark.parametrize(
+    "spacing, size, plane",
+    [
+        ((4, 0.5, 0.5), (20, 99, 99), "sagittal"),
+        ((0.5, 4, 0.5), (99, 20, 99), "coronal"),
+        ((0.5, 0.5, 4), (99, 99, 20), "axial"),
+        ((0.7, 0.7, 0.8), (99, 99, 99), "coronal"),
+        ((0.5, 3, 3), (99, 20, 20), "coronal"),
+        ((1, 1, 1), (99, 99, 1), "axial"),
+        ((9, 1, 1), (99, 99, 1), "axial"),
+        ((1, 1, 1), (1, 1, 99), "coronal"),
+    ],
+)
 def test_the_plane_across_the_coarsest_axis(spacing, size, plane):
     grid = SimpleNamespace(size=size, spacing=spacing, direction=np.eye(3))
     assert choose_plane(grid, SliceSettings(1.0, plane="coronal")) == plane
@@ -234,8 +257,9 @@ def test_canonical_axes_of_an_oblique_volume():
 
 
 def test_a_body_longer_than_the_field_is_cut_in_the_middle():
-    stack = SliceStack(volume(np.full((3, 200, 60), 9.0) + np.arange(60), (9.0, 1.0, 1.0)),
-                       SliceSettings(1.0, field_mm=100))
+    stack = SliceStack(
+        volume(np.full((3, 200, 60), 9.0) + np.arange(60), (9.0, 1.0, 1.0)), SliceSettings(1.0, field_mm=100)
+    )
     assert stack.field_cut and stack.crop == (slice(0, 60), slice(50, 150))
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_bundle
 
-from PedBoneSegLib import store
 from PedBoneSegLib.errors import BadInput, BadModel
+from PedBoneSegLib.models import store
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,8 +194,7 @@ def test_a_full_disk_leaves_nothing(source):
 
 def test_a_killed_install_leaves_no_model_and_is_swept_by_the_next(source):
     program = (
-        "import shutil, os; copy = shutil.copyfile;"
-        "shutil.copyfile = lambda *a: (copy(*a), os.kill(os.getpid(), 9));"
+        "import shutil, os; copy = shutil.copyfile;shutil.copyfile = lambda *a: (copy(*a), os.kill(os.getpid(), 9));"
     )
     done = subprocess.run([sys.executable, "-c", program + INSTALL, source], cwd=ROOT)
     assert done.returncode == -9

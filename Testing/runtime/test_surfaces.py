@@ -8,7 +8,7 @@ from grids import make_grid, rotation
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.surfaces import surface, write_surface, write_surfaces
+from PedBoneSegLib.results.surfaces import surface, write_surface, write_surfaces
 
 vtk = pytest.importorskip("vtk")
 KNEE = joint_table("knee")
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_no_file(tmp_path):
     code = f"""
 import numpy as np
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.surfaces import surface, write_surface
+from PedBoneSegLib.results.surfaces import surface, write_surface
 from PedBoneSegLib.volume import Grid
 grid = Grid((60, 60, 60), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 try:

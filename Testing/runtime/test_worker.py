@@ -17,7 +17,7 @@ import pytest
 from tiny import make_tiny_bundle
 
 from PedBoneSegLib import __version__
-from PedBoneSegLib.protocol import LONGEST_REQUEST, PROTOCOL
+from PedBoneSegLib.program.protocol import LONGEST_REQUEST, PROTOCOL
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ class Child:
     """A worker and the lines that it says. `prelude` is code that runs in it before it serves."""
 
     def __init__(self, home, prelude=""):
-        code = f"{textwrap.dedent(prelude)}\nfrom PedBoneSegLib.cli import main\nmain(['serve'])"
+        code = f"{textwrap.dedent(prelude)}\nfrom PedBoneSegLib.program.cli import main\nmain(['serve'])"
         environment = {**os.environ, "PEDBONESEG_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -127,7 +127,7 @@ def request(home, number, **fields):
 SLOW = """
     import time
     from PedBoneSegLib import passes
-    from PedBoneSegLib.slices import SliceStack
+    from PedBoneSegLib.inference.slices import SliceStack
     passes.BATCH_PIXELS["cpu"] = 1
     fast = SliceStack.images
     def slow(self, indices):

@@ -1,4 +1,5 @@
 """The modelled joints: what is bone, what touches what, what age changes, what repeats."""
+
 from functools import cache
 
 import numpy as np
@@ -32,8 +33,10 @@ def built(joint: str, age: float):
 
 
 def volumes(anatomy) -> dict[str, float]:
-    return {n: float((anatomy.bones == k).sum()) * anatomy.spacing_mm**3 / 1000
-            for k, n in enumerate(anatomy.names, start=1)}
+    return {
+        n: float((anatomy.bones == k).sum()) * anatomy.spacing_mm**3 / 1000
+        for k, n in enumerate(anatomy.names, start=1)
+    }
 
 
 @pytest.mark.parametrize("joint", known_joints())
@@ -47,7 +50,7 @@ def test_every_bone_is_one_body(joint, age):
     for label, name in enumerate(anatomy.names, start=1):
         mask = (anatomy.bones == label).numpy()
         if not mask.any():
-            assert name == "patella" and age < 4      # the one bone that a small child has not got
+            assert name == "patella" and age < 4  # the one bone that a small child has not got
             continue
         parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
         sizes = np.bincount(parts.ravel())[1:]
@@ -82,16 +85,31 @@ def test_cartilage_and_soft_tissue_are_there(joint):
     child, adult = built(joint, 6.0), built(joint, 20.0)
     for anatomy in (child, adult):
         present = set(anatomy.tissue.unique().tolist())
-        assert {Tissue.SKIN, Tissue.FAT, Tissue.MUSCLE, Tissue.FASCIA, Tissue.CARTILAGE, Tissue.FLUID,
-                Tissue.LIGAMENT, Tissue.VESSEL, Tissue.CORTEX, Tissue.MARROW} <= present
+        assert {
+            Tissue.SKIN,
+            Tissue.FAT,
+            Tissue.MUSCLE,
+            Tissue.FASCIA,
+            Tissue.CARTILAGE,
+            Tissue.FLUID,
+            Tissue.LIGAMENT,
+            Tissue.VESSEL,
+            Tissue.CORTEX,
+            Tissue.MARROW,
+        } <= present
     assert (child.tissue == Tissue.PLATE).any() and (child.tissue == Tissue.UNOSSIFIED).any()
     assert not (adult.tissue == Tissue.PLATE).any() and not (adult.tissue == Tissue.UNOSSIFIED).any()
 
 
-@pytest.mark.parametrize("joint, bone, low, high", [
-    ("knee", "patella", 10, 28), ("ankle", "talus", 25, 52), ("ankle", "calcaneus", 42, 90),
-    ("shoulder", "scapula", 40, 130),
-])
+@pytest.mark.parametrize(
+    "joint, bone, low, high",
+    [
+        ("knee", "patella", 10, 28),
+        ("ankle", "talus", 25, 52),
+        ("ankle", "calcaneus", 42, 90),
+        ("shoulder", "scapula", 40, 130),
+    ],
+)
 def test_adult_volumes_are_those_of_anatomy(joint, bone, low, high):
     """Millilitres; the scapula is partly out of view."""
     assert low < volumes(built(joint, 20.0))[bone] < high
@@ -112,7 +130,7 @@ def test_ossification_follows_age():
 
     assert [has_heel_plate(age) for age in AGES] == [False, False, True, False]
     assert volumes(built("knee", 2.5))["patella"] == 0 < volumes(built("knee", 6.0))["patella"]
-    knee = built("knee", 2.5)       # the young femur's end is mostly cartilage
+    knee = built("knee", 2.5)  # the young femur's end is mostly cartilage
     assert (knee.tissue == Tissue.UNOSSIFIED).sum() > 0.2 * (knee.bones == 1).sum()
 
 
@@ -134,7 +152,7 @@ def test_a_right_limb_is_a_left_one_mirrored():
     assert not torch.equal(left.tissue, right.tissue)
     fibula = torch.nonzero(left.bones == OTHER_BONE + 1)[:, 0].float().mean()
     tibia = torch.nonzero(left.bones == 1 + left.names.index("tibia"))[:, 0].float().mean()
-    assert fibula > tibia      # x runs to the left, and a left fibula lies left of the tibia
+    assert fibula > tibia  # x runs to the left, and a left fibula lies left of the tibia
 
 
 def test_the_other_limb_carries_the_same_labels():

@@ -1,4 +1,5 @@
 """Distances against closed forms, random fields against what they promise."""
+
 import math
 
 import numpy as np
@@ -41,6 +42,7 @@ def test_ellipsoid_is_true_on_its_axes_and_first_order_at_its_surface():
 @settings(max_examples=60, deadline=None)
 def test_unions_and_cuts_never_rise_faster_than_the_distance(a, b):
     """A distance that is 1-Lipschitz cannot hide a surface: joint spaces rely on it."""
+
     def solid(p):
         one = shapes.union(shapes.ball(p, (3, 0, 0), 9), shapes.capsule(p, (0, 0, 0), (0, 4, 20), 5), 6)
         return shapes.cut(one, shapes.ball(p, (0, 0, -9), 6), 4)
@@ -55,7 +57,7 @@ def test_a_smooth_union_holds_both_parts_and_adds_only_at_the_seam():
     plain, smooth = shapes.union(a, b), shapes.union(a, b, 8)
     assert (smooth <= plain).all()
     assert smooth[:2].tolist() == plain[:2].tolist()
-    assert float(plain[2]) == pytest.approx(2) and float(smooth[2]) == pytest.approx(0)   # 2 − 8²/(4·8)
+    assert float(plain[2]) == pytest.approx(2) and float(smooth[2]) == pytest.approx(0)  # 2 − 8²/(4·8)
 
 
 def test_profile_passes_its_knots_and_stays_between_flat_ends():
@@ -65,7 +67,7 @@ def test_profile_passes_its_knots_and_stays_between_flat_ends():
 
 
 def test_rotations_turn_the_way_anatomy_expects():
-    assert shapes.rotation(x=-90) @ (0, 0, -1) == pytest.approx((0, -1, 0), abs=1e-12)   # flexion: the foot goes back
+    assert shapes.rotation(x=-90) @ (0, 0, -1) == pytest.approx((0, -1, 0), abs=1e-12)  # flexion: the foot goes back
     assert shapes.rotation(z=90) @ (1, 0, 0) == pytest.approx((0, 1, 0), abs=1e-12)
 
 
@@ -93,7 +95,7 @@ def test_noise_is_smooth_repeatable_and_about_one():
     assert not torch.equal(noise, space.noise(6, 12.0, 0)[0])
     assert 0.15 < float(noise.std()) < 0.8 and float(noise.abs().max()) < 1.61
     assert float(noise.diff(dim=0).abs().max()) < 0.3
-    coarse = space.noise(5, 12.0, 1)[0]     # levels show the same field
+    coarse = space.noise(5, 12.0, 1)[0]  # levels show the same field
     assert torch.allclose(coarse, torch.nn.functional.avg_pool3d(noise[None, None], 2)[0, 0], atol=0.03)
 
 

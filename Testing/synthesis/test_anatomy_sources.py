@@ -1,4 +1,5 @@
 """Bones from meshes and label maps, made up here."""
+
 import json
 
 import numpy as np
@@ -24,6 +25,7 @@ def model_surface(joint: str, bone_name: str, step: float = 2.0):
 
 def write_mesh(path, points, triangles):
     import vtk
+
     data, where, cells = vtk.vtkPolyData(), vtk.vtkPoints(), vtk.vtkCellArray()
     for p in points:
         where.InsertNextPoint(*p)
@@ -40,8 +42,20 @@ def write_mesh(path, points, triangles):
 def cube(low, high):
     sides = list(zip(low, high, strict=True))
     corners = np.array([(x, y, z) for x in sides[0] for y in sides[1] for z in sides[2]], float)
-    faces = [(0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1), (2, 3, 7), (2, 7, 6), (0, 2, 6),
-             (0, 6, 4), (1, 5, 7), (1, 7, 3)]
+    faces = [
+        (0, 1, 3),
+        (0, 3, 2),
+        (4, 6, 7),
+        (4, 7, 5),
+        (0, 4, 5),
+        (0, 5, 1),
+        (2, 3, 7),
+        (2, 7, 6),
+        (0, 2, 6),
+        (0, 6, 4),
+        (1, 5, 7),
+        (1, 7, 3),
+    ]
     return corners, faces
 
 
@@ -86,7 +100,7 @@ def knee_label_map(tmp_path_factory):
         for i, j, k in np.argwhere(surface < 0) + start:
             if 0 <= i < 60 and 0 <= j < 60 and 0 <= k < 70:
                 labels[i, j, k] = value
-    array = labels[::-1, ::-1]         # lateral, anterior → left, posterior of a right knee
+    array = labels[::-1, ::-1]  # lateral, anterior → left, posterior of a right knee
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
     image.SetSpacing((2.0, 2.0, 2.0))
     sitk.WriteImage(image, str(path))
@@ -133,19 +147,24 @@ def test_the_values_of_a_label_map_can_be_named_with_its_path(knee_label_map):
     with pytest.raises(BadInput, match="names no labels"):
         shape_source(f"{knee_label_map}#femur=five", "knee")
     with pytest.raises(BadInput, match="no voxel of"):
-        shape_source(knee_label_map, "knee").build(drawn)      # the table's values are not the file's
+        shape_source(knee_label_map, "knee").build(drawn)  # the table's values are not the file's
     with pytest.raises(BadInput, match="not a shoulder"):
         plain.build(plain.parameters(1, "shoulder", 0))
 
 
 def test_meshes_are_read_placed_and_built(tmp_path):
     """A box for a humerus and a slab for a scapula: crude, but where they belong."""
-    humerus, faces = cube((-0.02, -0.2, -0.024), (0.02, 0.022, 0.026))      # x anterior, y up, z lateral; metres
+    humerus, faces = cube((-0.02, -0.2, -0.024), (0.02, 0.022, 0.026))  # x anterior, y up, z lateral; metres
     scapula, _ = cube((-0.008, -0.06, -0.09), (0.008, 0.03, -0.035))
     write_mesh(tmp_path / "h.vtp", humerus, faces)
-    write_mesh(tmp_path / "s.vtp", scapula, faces[:-1])                     # a gap in it
-    poses = {"units": "meters", "shoulder": {"humerus": {"mesh": "h.vtp", "offset": [0, 0, 0]},
-                                             "scapula": {"mesh": "s.vtp", "offset": [0, 0, 0]}}}
+    write_mesh(tmp_path / "s.vtp", scapula, faces[:-1])  # a gap in it
+    poses = {
+        "units": "meters",
+        "shoulder": {
+            "humerus": {"mesh": "h.vtp", "offset": [0, 0, 0]},
+            "scapula": {"mesh": "s.vtp", "offset": [0, 0, 0]},
+        },
+    }
     (tmp_path / "poses.json").write_text(json.dumps(poses))
     assert meshes.joints_in(tmp_path) == ("shoulder",)
     source = mesh_source(tmp_path)

@@ -25,9 +25,11 @@ def test_frozen_cohorts_are_what_the_repository_records(name):
 
 
 def test_parameters_are_json_and_the_same_in_another_process():
-    code = ("from PedBoneSegTraining.synthesis.cohort import Recipe; "
-            "from PedBoneSegTraining.synthesis.anatomy.draw import digest; "
-            "print(digest(Recipe('ankle', 5).parameters(11)))")
+    code = (
+        "from PedBoneSegTraining.synthesis.cohort import Recipe; "
+        "from PedBoneSegTraining.synthesis.anatomy.draw import digest; "
+        "print(digest(Recipe('ankle', 5).parameters(11)))"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     parameters = Recipe("ankle", 5).parameters(11)
@@ -47,9 +49,16 @@ def test_an_exam_does_not_depend_on_what_was_made_before():
 
 def test_every_number_seed_joint_and_variant_is_another_exam():
     one = Recipe("knee", 1)
-    hashes = [digest(parameters) for parameters in (
-        one.parameters(0), one.parameters(1), one.parameters(0, variant=1), Recipe("knee", 2).parameters(0),
-        Recipe("ankle", 1).parameters(0))]
+    hashes = [
+        digest(parameters)
+        for parameters in (
+            one.parameters(0),
+            one.parameters(1),
+            one.parameters(0, variant=1),
+            Recipe("knee", 2).parameters(0),
+            Recipe("ankle", 1).parameters(0),
+        )
+    ]
     assert len(set(hashes)) == 5
 
 

@@ -68,8 +68,24 @@ def test_the_command_prints_numbers_and_draws_a_picture(tmp_path, monkeypatch, c
         write_nifti(real / f"case{i}_MR_T1.nii.gz", volume(i).array, GRID)
     write_nifti(real / "case0_mask.nii.gz", volume(0).array, GRID, is_labels=True)
     monkeypatch.setattr(realism, "make", lambda recipe, exams: [volume(50 + i, 0.6) for i in range(exams)])
-    monkeypatch.setattr(sys, "argv", ["realism", str(real), "--match", "*_MR_*", "--joints", "knee", "--exams", "3",
-                                      "--steps", "20", "--picture", str(tmp_path / "p.jpg")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "realism",
+            str(real),
+            "--match",
+            "*_MR_*",
+            "--joints",
+            "knee",
+            "--exams",
+            "3",
+            "--steps",
+            "20",
+            "--picture",
+            str(tmp_path / "p.jpg"),
+        ],
+    )
     realism.main()
     told = json.loads(capsys.readouterr().out)
     assert len(told["real"]) == 3 and told["made"] == 3 and told["distances"]["all"] > 1

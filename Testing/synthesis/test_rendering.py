@@ -78,8 +78,18 @@ def test_the_grid_puts_a_bone_where_the_anatomy_has_it(plane, settings):
 
 def acquisition(**changes) -> Acquisition:
     """Axial, 4 mm slices without a gap, nothing trimmed."""
-    defaults = dict(plane="axial", isotropic=False, pixel_mm=2.0, slice_mm=4.0, thickness_mm=4.0, tilt=(0.0, 0.0, 0.0),
-                    trims=((0.0, 0.0),) * 3, reversed_slices=False, phase_rows=True, blank=())
+    defaults = dict(
+        plane="axial",
+        isotropic=False,
+        pixel_mm=2.0,
+        slice_mm=4.0,
+        thickness_mm=4.0,
+        tilt=(0.0, 0.0, 0.0),
+        trims=((0.0, 0.0),) * 3,
+        reversed_slices=False,
+        phase_rows=True,
+        blank=(),
+    )
     return Acquisition(**defaults | changes)
 
 
@@ -129,8 +139,9 @@ def test_switching_one_effect_off_leaves_the_others_as_they_were():
 
 def test_strengths_stay_in_their_range_and_act_as_often_as_they_say():
     settings = RenderSettings()
-    drawn = [draw_parameters(("range", i), settings)["effects"] | draw_strengths(("range", i), settings)
-             for i in range(300)]
+    drawn = [
+        draw_parameters(("range", i), settings)["effects"] | draw_strengths(("range", i), settings) for i in range(300)
+    ]
     for name in INTENSITY + TISSUE:
         effect = getattr(settings, name)
         acted = [one[name] for one in drawn if one[name] is not None]

@@ -10,7 +10,7 @@ from PedBoneSegTraining.synthesis.source import Ring, SyntheticSource
 from scipy import ndimage
 from synthetic_phantom import Phantom
 
-from PedBoneSegLib.slices import SliceSettings
+from PedBoneSegLib.inference.slices import SliceSettings
 
 SETTINGS = SliceSettings(pixel_mm=2.0, context=1)
 CLEAN = RenderSettings().without(*RenderSettings.names())
@@ -22,8 +22,7 @@ def source(seed=1, **options) -> SyntheticSource:
 
 
 def same(one, other) -> bool:
-    return (torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
-            and one.cases == other.cases)
+    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels) and one.cases == other.cases
 
 
 def test_a_batch_has_the_shape_that_training_expects():

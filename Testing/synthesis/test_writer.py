@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from PedBoneSegTraining.commands import main
+from PedBoneSegTraining.program.commands import main
 from PedBoneSegTraining.synthesis.cohort import Recipe
 from PedBoneSegTraining.synthesis.writer import case_name, write_cohort, write_nifti
 from synthetic_phantom import Phantom
@@ -153,14 +153,17 @@ def test_an_image_without_labels_is_made_again(tmp_path):
     assert contents(tmp_path) == expected
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--joints", "wrist"], "no synthetic 'wrist'"),
-    (["--joints", "knee,knee"], "twice"),
-    (["--exams", "0"], "less than 1"),
-    (["--seed", "-1"], "seed -1"),
-    (["--seed", str(2**31)], "seed 2147483648"),
-    (["--shapes", "/nowhere"], "/nowhere"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--joints", "wrist"], "no synthetic 'wrist'"),
+        (["--joints", "knee,knee"], "twice"),
+        (["--exams", "0"], "less than 1"),
+        (["--seed", "-1"], "seed -1"),
+        (["--seed", str(2**31)], "seed 2147483648"),
+        (["--shapes", "/nowhere"], "/nowhere"),
+    ],
+)
 def test_the_command_refuses_in_one_line_and_writes_nothing(arguments, words, tmp_path, capsys):
     assert main(["synthesize", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 from block_exams import BONES, block_exam, block_table, write_blocks
-from PedBoneSegTraining.adapt import adapt, measure_statistics, table_of_dataset, train_domain
-from PedBoneSegTraining.commands import main
 from PedBoneSegTraining.configuration import Training
 from PedBoneSegTraining.data.augmentation import Augmentation
 from PedBoneSegTraining.data.bank import Bank
 from PedBoneSegTraining.data.dataset import load_case, read_dataset
 from PedBoneSegTraining.data.source import DatasetSource
+from PedBoneSegTraining.models.adapt import adapt, measure_statistics, table_of_dataset, train_domain
+from PedBoneSegTraining.program.commands import main
 from tiny import domain_state
 
-from PedBoneSegLib.bundle import Bundle, write_bundle
 from PedBoneSegLib.errors import BadInput, PedBoneSegError
-from PedBoneSegLib.manifest import DomainCard, Manifest
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.slices import SliceSettings
+from PedBoneSegLib.models.bundle import Bundle, write_bundle
+from PedBoneSegLib.models.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
 from PedBoneSegLib.network.segmenter import build_network
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.slices import SliceSettings
 
 SETTINGS = SliceSettings(pixel_mm=2.0)
 SIGNATURE = {"layer": 1, "threshold": 0.5, "references": 8}
@@ -47,8 +47,9 @@ def lab(tmp_path_factory):
     network.add_domain(DomainSpec("stifle", "stifle", BONES), "hock")
     cards = [DomainCard(joint, joint, block_table(joint), SETTINGS.to_dict()) for joint in ("hock", "stifle")]
     cards[0] = replace(cards[0], signature=SIGNATURE, temperature=1.5, metrics={"exams": 0, "bones": {}})
-    manifest = Manifest("blocks", "1", "CC0-1.0", {"made": "here"}, network.config, tuple(cards),
-                        ("float32", "float16"), "float16")
+    manifest = Manifest(
+        "blocks", "1", "CC0-1.0", {"made": "here"}, network.config, tuple(cards), ("float32", "float16"), "float16"
+    )
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     write_bundle(folder / "model.safetensors", manifest, tensors | {"signatures.hock": torch.rand(8, 16)})
     return folder
@@ -57,8 +58,16 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scanner(lab):
     """An own scanner, from one exam."""
-    return adapt(lab / "model.safetensors", "hock-Clinic", lab / "scanner", output=lab / "scanner.safetensors",
-                 steps=50, batch=4, rate=1e-2, device="cpu")
+    return adapt(
+        lab / "model.safetensors",
+        "hock-Clinic",
+        lab / "scanner",
+        output=lab / "scanner.safetensors",
+        steps=50,
+        batch=4,
+        rate=1e-2,
+        device="cpu",
+    )
 
 
 def dice(metrics):
@@ -122,11 +131,22 @@ def test_a_new_joint_by_the_command(lab, capsys):
 
 
 def test_moving_filters_take_back_what_was_claimed_for_older_domains(lab, tmp_path):
-    done = adapt(lab / "model.safetensors", "elbow", lab / "elbow", lab / "elbow" / "table.csv",
-                 tmp_path / "model.safetensors", steps=2, batch=2, shared_rate=0.1, device="cpu")
+    done = adapt(
+        lab / "model.safetensors",
+        "elbow",
+        lab / "elbow",
+        lab / "elbow" / "table.csv",
+        tmp_path / "model.safetensors",
+        steps=2,
+        batch=2,
+        shared_rate=0.1,
+        device="cpu",
+    )
     old, new = Bundle.load(lab / "model.safetensors"), Bundle.load(done.path)
-    assert any(not torch.equal(a, b) for a, b in
-               zip(old.network().shared_parameters(), new.network().shared_parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(old.network().shared_parameters(), new.network().shared_parameters(), strict=True)
+    )
     card = new.manifest.domain("hock")
     assert (card.signature, card.temperature, card.metrics) == (None, 1.0, {}) and "moved" in card.note
 

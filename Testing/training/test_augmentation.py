@@ -20,7 +20,7 @@ from PedBoneSegTraining.data.bank import Bank
 from PedBoneSegTraining.data.dataset import LoadedCase
 from PedBoneSegTraining.data.source import DatasetSource, MixedSource
 
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.volume import Grid, Volume
 
 CPU = torch.device("cpu")

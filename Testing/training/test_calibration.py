@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from exam_phantoms import phantom
-from PedBoneSegTraining.calibration import (
+from PedBoneSegTraining.data.dataset import LoadedCase
+from PedBoneSegTraining.models.calibration import (
     Judged,
     Reliability,
     fit_review,
@@ -18,12 +19,11 @@ from PedBoneSegTraining.calibration import (
     sample_voxels,
     voxels_in_box,
 )
-from PedBoneSegTraining.data.dataset import LoadedCase
 from tiny import random_network, tiny_config, tiny_manifest
 
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.review import LEVELS, plain_doubt
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.review import LEVELS, plain_doubt
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -158,8 +158,10 @@ def test_rising_is_the_nearest_that_rises():
 
 
 def test_the_review_learns_how_often_each_level_errs():
-    image = Volume(np.random.default_rng(0).normal(100, 20, (4, 64, 64)).astype(np.float32),
-                   Grid((4, 64, 64), (5.0, 1.0, 1.0), (0.0, 0.0, 0.0), EYE))
+    image = Volume(
+        np.random.default_rng(0).normal(100, 20, (4, 64, 64)).astype(np.float32),
+        Grid((4, 64, 64), (5.0, 1.0, 1.0), (0.0, 0.0, 0.0), EYE),
+    )
     stack, random = SliceStack(image, SliceSettings(1.0)), np.random.default_rng(1)
     shape = image.array.shape
     raw = random.choice(np.array([0, 60, 120], np.uint8), shape)

@@ -9,14 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from PedBoneSegTraining.runfolder import RunFolder
+from PedBoneSegTraining.loop.runfolder import RunFolder
 
-from PedBoneSegLib import bundle
+from PedBoneSegLib.models import bundle
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUICK = Path(__file__).parents[2] / "Training" / "configs" / "quick.toml"
-SMALLER = ["slices.pixel_mm=3", "data.patch=[64,64]", "network.width=8", "data.reserved=0.4", "training.warmup=2",
-           "run.device=cpu", "run.picture_every=0", "run.export=false"]
+SMALLER = [
+    "slices.pixel_mm=3",
+    "data.patch=[64,64]",
+    "network.width=8",
+    "data.reserved=0.4",
+    "training.warmup=2",
+    "run.device=cpu",
+    "run.picture_every=0",
+    "run.export=false",
+]
 
 
 def pedboneseg(folder: Path, *arguments: object) -> str:
@@ -50,15 +58,41 @@ def test_synthetic_data_pass_the_check(chain):
 def test_the_runtime_opens_the_model_and_segments_on_the_images_grid(chain, image):
     manifest = bundle.read_manifest(chain / "model.safetensors")
     assert [card.name for card in manifest.domains] == ["ankle", "knee"]
-    answer = json.loads(pedboneseg(chain, "segment", image, "-o", "out.nii.gz", "--model", "model.safetensors",
-                                   "--joint", "knee", "--device", "cpu", "--json"))
+    answer = json.loads(
+        pedboneseg(
+            chain,
+            "segment",
+            image,
+            "-o",
+            "out.nii.gz",
+            "--model",
+            "model.safetensors",
+            "--joint",
+            "knee",
+            "--device",
+            "cpu",
+            "--json",
+        )
+    )
     assert answer["joint"] == "knee" and set(answer["bones"]) == {"femur", "tibia", "fibula", "patella"}
     assert (chain / "out.nii.gz").exists()
 
 
 def test_the_model_is_evaluated_bone_by_bone(chain):
-    pedboneseg(chain, "evaluate", "--model", "model.safetensors", "--data", "data/Dataset101_Ankle", "--joint", "ankle",
-               "-o", "scores.csv", "--device", "cpu")
+    pedboneseg(
+        chain,
+        "evaluate",
+        "--model",
+        "model.safetensors",
+        "--data",
+        "data/Dataset101_Ankle",
+        "--joint",
+        "ankle",
+        "-o",
+        "scores.csv",
+        "--device",
+        "cpu",
+    )
     rows = list(csv.DictReader(open(chain / "scores.csv")))
     assert len(rows) == 2 * 3 and {"dice", "mssd", "assd", "ravd", "sensitivity", "specificity"} <= rows[0].keys()
 
@@ -75,17 +109,26 @@ def test_a_retraining_starts_from_the_model(chain):
     assert RunFolder.open(chain / "again").about["start"]["model"] == "quick"
 
 
-@pytest.mark.parametrize("arguments, code, words", [
-    (["train", "absent.toml"], 2, "cannot be read"),
-    (["train", str(QUICK), "--set", "training.stepps=3"], 2, "did you mean training.steps?"),
-    (["train", str(QUICK), "--set", "domains.knee.datasets=['nowhere']"], 2, "nowhere"),
-    (["train", str(QUICK), "--init", "absent.safetensors"], 3, "absent"),
-    (["export", "."], 2, "not a run's folder"),
-    (["check-data"], 2, "DATASET"),
-])
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (["train", "absent.toml"], 2, "cannot be read"),
+        (["train", str(QUICK), "--set", "training.stepps=3"], 2, "did you mean training.steps?"),
+        (["train", str(QUICK), "--set", "domains.knee.datasets=['nowhere']"], 2, "nowhere"),
+        (["train", str(QUICK), "--init", "absent.safetensors"], 3, "absent"),
+        (["export", "."], 2, "not a run's folder"),
+        (["check-data"], 2, "DATASET"),
+    ],
+)
 def test_a_foreseeable_failure_is_one_line_and_its_code(chain, arguments, code, words):
-    done = subprocess.run([sys.executable, "-m", "PedBoneSegLib", *arguments], cwd=chain, env=ENVIRONMENT,
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "PedBoneSegLib", *arguments],
+        cwd=chain,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr
 
 
@@ -93,7 +136,7 @@ def test_the_list_of_verbs_and_the_first_ones_options_need_no_torch():
     for verb in ([], ["train"], ["check-data"]):
         script = (
             "import sys; sys.modules['torch'] = None\n"
-            "from PedBoneSegTraining.commands import main\n"
+            "from PedBoneSegTraining.program.commands import main\n"
             f"main({[*verb, '--help']!r})"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from exam_phantoms import describe, phantom, write_dataset, write_volume
-from PedBoneSegTraining.commands import main
+from PedBoneSegTraining.program.commands import main
 
 from PedBoneSegLib.anatomy import joint_table
 
@@ -119,6 +119,7 @@ def test_odd_spacing_and_shifted_labels(folder, capsys):
 
 def test_a_side_that_the_bones_contradict(folder, capsys):
     """The phantom's fibula lies straight behind; moved towards the patient's left it is that of a left knee."""
+
     def left(array):
         moved = np.where(array == BONES["fibula"], 0, array)
         where = np.argwhere(array == BONES["fibula"]) + [3, 0, 0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PedBoneSegTraining import checkpoint
+from PedBoneSegTraining.loop import checkpoint
 
 TENSORS = {"model.a": torch.arange(6.0).view(2, 3), "model.b": torch.tensor(3), "optimizer.a.step": torch.tensor(2.0)}
 FACTS = {"step": 4, "finished": False}

@@ -13,17 +13,22 @@ CONFIGS = sorted((Path(__file__).parents[2] / "Training" / "configs").glob("*.to
 
 def study(**sections) -> dict:
     return {
-        "name": "study", "domains": {"knee": {"datasets": ["a"]}, "ankle": {"datasets": ["b"]}}, **sections,
+        "name": "study",
+        "domains": {"knee": {"datasets": ["a"]}, "ankle": {"datasets": ["b"]}},
+        **sections,
     }
 
 
-@pytest.mark.parametrize("sections, key, nearest", [
-    ({"trainng": {}}, "trainng", "training"),
-    ({"training": {"learning_rat": 1.0}}, "training.learning_rat", "training.learning_rate"),
-    ({"loss": {"contrastiv": {"weight": 1.0}}}, "loss.contrastiv", "loss.contrastive"),
-    ({"loss": {"contrastive": {"temperatur": 1.0}}}, "loss.contrastive.temperatur", "loss.contrastive.temperature"),
-    ({"domains": {"knee": {"dataset": ["a"]}}}, "domains.knee.dataset", "domains.knee.datasets"),
-])
+@pytest.mark.parametrize(
+    "sections, key, nearest",
+    [
+        ({"trainng": {}}, "trainng", "training"),
+        ({"training": {"learning_rat": 1.0}}, "training.learning_rat", "training.learning_rate"),
+        ({"loss": {"contrastiv": {"weight": 1.0}}}, "loss.contrastiv", "loss.contrastive"),
+        ({"loss": {"contrastive": {"temperatur": 1.0}}}, "loss.contrastive.temperatur", "loss.contrastive.temperature"),
+        ({"domains": {"knee": {"dataset": ["a"]}}}, "domains.knee.dataset", "domains.knee.datasets"),
+    ],
+)
 def test_an_unknown_key_is_told_with_the_nearest_known_one(sections, key, nearest):
     with pytest.raises(BadInput) as caught:
         from_dict(study(**sections))
@@ -31,23 +36,26 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(sections, key, neares
     assert f"did you mean {nearest}?" in caught.value.hint
 
 
-@pytest.mark.parametrize("sections, words", [
-    ({"scheme": "multidomain"}, "did you mean multi-domain?"),
-    ({"training": {"steps": 2.5}}, "training.steps = 2.5 is of the wrong kind; it takes a whole number"),
-    ({"training": {"batch": True}}, "training.batch = True is of the wrong kind"),
-    ({"data": {"patch": [64, 64, 64]}}, "it takes a list of 2 whole numbers"),
-    ({"data": {"patch": [64, 50]}}, "multiples of 32"),
-    ({"data": {"validation": 0.6, "reserved": 0.4}}, "leave nothing to train on"),
-    ({"data": {"selection": 0.2}}, "training.validate_every"),
-    ({"slices": {"pixel_mm": 1.0, "plane": "saggital"}}, "sagittal"),
-    ({"slices": {"context": 1}}, "pixel_mm"),
-    ({"domains": {"knee": {}}}, "domain knee has no data"),
-    ({"network": {"architecture": "unet", "natural_images": "w.safetensors"}}, "EfficientNets only"),
-    ({"loss": {"segmentation": {"weight": 0.0}}}, "every term of the loss has weight 0"),
-    ({"loss": {"prior": {"weight": 0.1}}}, "the shape prior has no model"),
-    ({"training": {"prior_steps": 10}}, "a prior that no loss uses"),
-    ({"training": {"pretraining_steps": 10}}, "has no pre-training"),
-])
+@pytest.mark.parametrize(
+    "sections, words",
+    [
+        ({"scheme": "multidomain"}, "did you mean multi-domain?"),
+        ({"training": {"steps": 2.5}}, "training.steps = 2.5 is of the wrong kind; it takes a whole number"),
+        ({"training": {"batch": True}}, "training.batch = True is of the wrong kind"),
+        ({"data": {"patch": [64, 64, 64]}}, "it takes a list of 2 whole numbers"),
+        ({"data": {"patch": [64, 50]}}, "multiples of 32"),
+        ({"data": {"validation": 0.6, "reserved": 0.4}}, "leave nothing to train on"),
+        ({"data": {"selection": 0.2}}, "training.validate_every"),
+        ({"slices": {"pixel_mm": 1.0, "plane": "saggital"}}, "sagittal"),
+        ({"slices": {"context": 1}}, "pixel_mm"),
+        ({"domains": {"knee": {}}}, "domain knee has no data"),
+        ({"network": {"architecture": "unet", "natural_images": "w.safetensors"}}, "EfficientNets only"),
+        ({"loss": {"segmentation": {"weight": 0.0}}}, "every term of the loss has weight 0"),
+        ({"loss": {"prior": {"weight": 0.1}}}, "the shape prior has no model"),
+        ({"training": {"prior_steps": 10}}, "a prior that no loss uses"),
+        ({"training": {"pretraining_steps": 10}}, "has no pre-training"),
+    ],
+)
 def test_what_makes_no_sense_is_refused_in_words(sections, words):
     with pytest.raises(BadInput) as caught:
         from_dict(study(**sections))
@@ -73,8 +81,16 @@ def test_transfer_needs_another_joint():
 def test_overrides_are_toml_and_a_bare_word_is_a_string(tmp_path):
     path = tmp_path / "my-study.toml"
     path.write_text('[domains.knee]\ndatasets = ["a"]\n')
-    config = load(path, ["training.steps=7", "scheme=shared", "data.patch=[64, 96]", "domains.knee.datasets=['c', 'd']",
-                         "augmentation.rotation=5"])
+    config = load(
+        path,
+        [
+            "training.steps=7",
+            "scheme=shared",
+            "data.patch=[64, 96]",
+            "domains.knee.datasets=['c', 'd']",
+            "augmentation.rotation=5",
+        ],
+    )
     assert config.name == "my-study"
     assert (config.training.steps, config.scheme, config.data.patch) == (7, "shared", (64, 96))
     assert config.domains["knee"].datasets == ("c", "d")

@@ -102,8 +102,10 @@ def train(weight, scales, steps=60):
     torch.manual_seed(0)
     network = build_network(tiny_config(("ankle", "knee")))
     example = answer(network, two_contrasts(0))
-    terms = [SegmentationTerm(Segmentation(), network.config.domains, example),
-             ContrastiveTerm(Contrastive(weight, scales=scales, width=16), network.config.domains, example)]
+    terms = [
+        SegmentationTerm(Segmentation(), network.config.domains, example),
+        ContrastiveTerm(Contrastive(weight, scales=scales, width=16), network.config.domains, example),
+    ]
     parameters = [*network.parameters(), *terms[1].parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     for step in range(steps):

@@ -7,7 +7,7 @@ import pytest
 from exam_phantoms import describe, phantom, tiny_study, write_dataset, write_volume
 from PedBoneSegTraining.configuration import Data, from_dict
 from PedBoneSegTraining.data.dataset import fingerprint, load_case, read_dataset, split_cases
-from PedBoneSegTraining.data.study import open_study
+from PedBoneSegTraining.loop.study import open_study
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
@@ -57,20 +57,23 @@ def test_unlabelled_bones_are_unknown_and_bones_without_a_name_are_unlabelled_ev
     assert any("fibula" in notice for notice in dataset.notices)
 
 
-@pytest.mark.parametrize("entries, ours, words", [
-    ({"channel_names": {"0": "T1", "1": "T2"}}, {}, "2 channels"),
-    ({"labels": {"background": 0, "femur": [1, 2]}}, {}, "not one value for one bone"),
-    ({"labels": {"background": 0, "femur": 1, "ignore": 2}}, {}, "not one value for one bone"),
-    ({"labels": {"background": 0, "femur": 1, "Femur": 2}}, {}, "twice"),
-    ({"labels": {"background": 0, "humerus": 1}}, {}, "none of which is a bone of the knee"),
-    ({}, {"joint": "shoulder"}, "none of which"),
-    ({"pedboneseg": {}}, None, "names no joint"),
-    ({}, {"joint": "elbow"}, "no table of bones"),
-    ({}, {"sides": {"knee_00": "Left"}}, "left or right"),
-    ({}, {"sides": {"knee_09": "left"}}, "not there"),
-    ({}, {"unlabelled": {"knee_00": ["femurr"]}}, "femurr"),
-    ({"file_ending": ".nrrd"}, {}, "no images"),
-])
+@pytest.mark.parametrize(
+    "entries, ours, words",
+    [
+        ({"channel_names": {"0": "T1", "1": "T2"}}, {}, "2 channels"),
+        ({"labels": {"background": 0, "femur": [1, 2]}}, {}, "not one value for one bone"),
+        ({"labels": {"background": 0, "femur": 1, "ignore": 2}}, {}, "not one value for one bone"),
+        ({"labels": {"background": 0, "femur": 1, "Femur": 2}}, {}, "twice"),
+        ({"labels": {"background": 0, "humerus": 1}}, {}, "none of which is a bone of the knee"),
+        ({}, {"joint": "shoulder"}, "none of which"),
+        ({"pedboneseg": {}}, None, "names no joint"),
+        ({}, {"joint": "elbow"}, "no table of bones"),
+        ({}, {"sides": {"knee_00": "Left"}}, "left or right"),
+        ({}, {"sides": {"knee_09": "left"}}, "not there"),
+        ({}, {"unlabelled": {"knee_00": ["femurr"]}}, "femurr"),
+        ({"file_ending": ".nrrd"}, {}, "no images"),
+    ],
+)
 def test_a_description_that_cannot_be_right_is_refused(folder, entries, ours, words):
     describe(folder, "knee", 3, ours, **entries)
     with pytest.raises(BadInput, match=words):
@@ -126,9 +129,14 @@ def test_the_smallest_data_sets_can_train(exams):
 
 def test_the_data_sets_own_splits_and_reserved_cases_decide(folder):
     describe(folder, "knee", 3, {"reserved": ["knee_00"]})
-    (folder / "splits.json").write_text(json.dumps([
-        {"train": ["knee_01"], "val": ["knee_02"]}, {"train": ["knee_00", "knee_02"], "val": ["knee_01"]},
-    ]))
+    (folder / "splits.json").write_text(
+        json.dumps(
+            [
+                {"train": ["knee_01"], "val": ["knee_02"]},
+                {"train": ["knee_00", "knee_02"], "val": ["knee_01"]},
+            ]
+        )
+    )
     dataset = read_dataset(folder)
     first, second = (split_cases(dataset, Data(fold=fold), 0) for fold in (0, 1))
     assert (first.train, first.validation, first.reserved) == (("knee_01",), ("knee_02",), ("knee_00",))
@@ -146,7 +154,10 @@ def test_several_folders_make_one_domain_and_held_out_cases_are_never_seen(origi
     table["domains"]["knee"]["hold_out"] = ["knee_02"]
     study = open_study(from_dict(table))["knee"]
     assert [(dataset.folder.name, case.name) for dataset, case in study.cases("train")] == [
-        ("Dataset102_Knee", "knee_00"), ("Dataset102_Knee", "knee_01"), ("more", "knee_00"), ("more", "knee_01"),
+        ("Dataset102_Knee", "knee_00"),
+        ("Dataset102_Knee", "knee_01"),
+        ("more", "knee_00"),
+        ("more", "knee_01"),
     ]
     table["domains"]["knee"]["hold_out"] = ["knee_99"]
     with pytest.raises(BadInput, match="knee_99"):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from exam_phantoms import tiny_study, toml, write_dataset
-from PedBoneSegTraining import checkpoint
-from PedBoneSegTraining.distributed import Ranks
+from PedBoneSegTraining.loop import checkpoint
+from PedBoneSegTraining.loop.distributed import Ranks
 from safetensors.torch import load_file
 
 from PedBoneSegLib.errors import BadInput
@@ -25,10 +25,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from PedBoneSegTraining import configuration
-from PedBoneSegTraining.data.study import open_source, open_study
-from PedBoneSegTraining.distributed import Ranks
-from PedBoneSegTraining.scheme import stages
-from PedBoneSegTraining.trainer import Trainer, build_model
+from PedBoneSegTraining.loop.study import open_source, open_study
+from PedBoneSegTraining.loop.distributed import Ranks
+from PedBoneSegTraining.loop.scheme import stages
+from PedBoneSegTraining.loop.trainer import Trainer, build_model
 
 config, out = configuration.load(sys.argv[1], sys.argv[3:]), Path(sys.argv[2])
 ranks = Ranks.start("cpu")
@@ -55,8 +55,10 @@ def config(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("study")
     folders = {joint: [write_dataset(root / joint, joint, 3)] for joint in ("ankle", "knee")}
     table = tiny_study(
-        folders, training={"steps": 1, "micro_batches": 2, "precision": "float64", "clip": 0.0},
-        loss={"contrastive": {"weight": 0.1}, "adversarial": {"weight": 0.01, "width": 4}}, network={"width": 4},
+        folders,
+        training={"steps": 1, "micro_batches": 2, "precision": "float64", "clip": 0.0},
+        loss={"contrastive": {"weight": 0.1}, "adversarial": {"weight": 0.01, "width": 4}},
+        network={"width": 4},
     )
     path = root / "tiny.toml"
     path.write_text(toml(table))

@@ -8,32 +8,36 @@ import numpy as np
 import pytest
 import torch
 from block_exams import BONES, block_table, write_blocks
-from PedBoneSegTraining import evaluate, export
-from PedBoneSegTraining.commands import main
 from PedBoneSegTraining.configuration import from_dict
 from PedBoneSegTraining.data.dataset import load_case, read_dataset
-from PedBoneSegTraining.distributed import Ranks
-from PedBoneSegTraining.runfolder import RunFolder
-from PedBoneSegTraining.train import train
+from PedBoneSegTraining.evaluation import evaluate
+from PedBoneSegTraining.loop.distributed import Ranks
+from PedBoneSegTraining.loop.runfolder import RunFolder
+from PedBoneSegTraining.models import export
+from PedBoneSegTraining.program.commands import main
+from PedBoneSegTraining.program.train import train
 
-from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadModel
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
+from PedBoneSegLib.models.bundle import Bundle
 
 JOINTS = ("hock", "stifle")
 
 
 def configuration(folder, name="Blocks", scheme="multi-domain", steps=80, export=True):
-    return from_dict({
-        "name": name, "scheme": scheme,
-        "domains": {j: {"datasets": [str(folder / j)], "table": str(folder / j / "table.csv")} for j in JOINTS},
-        "slices": {"pixel_mm": 2.0},
-        "network": {"architecture": "unet", "width": 8},
-        "data": {"patch": [64, 64], "validation": 0.25, "reserved": 0.25},
-        "training": {"steps": steps, "batch": 4, "learning_rate": 1e-2, "warmup": 2},
-        "run": {"picture_every": 0, "device": "cpu", "export": export},
-    })
+    return from_dict(
+        {
+            "name": name,
+            "scheme": scheme,
+            "domains": {j: {"datasets": [str(folder / j)], "table": str(folder / j / "table.csv")} for j in JOINTS},
+            "slices": {"pixel_mm": 2.0},
+            "network": {"architecture": "unet", "width": 8},
+            "data": {"patch": [64, 64], "validation": 0.25, "reserved": 0.25},
+            "training": {"steps": steps, "batch": 4, "learning_rate": 1e-2, "warmup": 2},
+            "run": {"picture_every": 0, "device": "cpu", "export": export},
+        }
+    )
 
 
 @pytest.fixture(scope="module")

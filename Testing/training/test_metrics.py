@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PedBoneSegTraining.metrics import ABSENT, FOUND, MISSING, SPURIOUS, score_bone, score_exam, summarize
+from PedBoneSegTraining.evaluation.metrics import ABSENT, FOUND, MISSING, SPURIOUS, score_bone, score_exam, summarize
 
 SPACING = (0.4, 0.7, 3.0)
 
@@ -139,6 +139,12 @@ def test_bones_are_matched_by_name_and_unlabelled_ones_left_out():
     prediction, reference = np.zeros((2, 4, 4, 4), np.uint8)
     prediction[:2], prediction[2:] = 1, 2
     reference[:2], reference[2:] = 7, 3
-    scores = score_exam(prediction, reference, SPACING, {"tibia": 1, "fibula": 2, "talus": 3},
-                        {"tibia": 7, "fibula": 3, "talus": 9}, unlabelled=["talus"])
+    scores = score_exam(
+        prediction,
+        reference,
+        SPACING,
+        {"tibia": 1, "fibula": 2, "talus": 3},
+        {"tibia": 7, "fibula": 3, "talus": 9},
+        unlabelled=["talus"],
+    )
     assert {name: score.dice for name, score in scores.items()} == {"tibia": 1, "fibula": 1}

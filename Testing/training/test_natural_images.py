@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks.nets import EfficientNetBNFeatures
-from PedBoneSegTraining.natural_images import load_natural_images
+from PedBoneSegTraining.loop.natural_images import load_natural_images
 from safetensors.torch import save_file
 
 from PedBoneSegLib.errors import BadInput

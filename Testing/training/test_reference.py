@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from exam_phantoms import phantom
-from PedBoneSegTraining import reference
 from PedBoneSegTraining.data.dataset import LoadedCase
-from PedBoneSegTraining.export import Draft, Exams
-from PedBoneSegTraining.reference import know_itself, left_out, make_signature
+from PedBoneSegTraining.models import reference
+from PedBoneSegTraining.models.export import Draft, Exams
+from PedBoneSegTraining.models.reference import know_itself, left_out, make_signature
 from tiny import random_network, tiny_config, tiny_manifest
 
 from PedBoneSegLib.anatomy import joint_table
-from PedBoneSegLib.bundle import Bundle, write_bundle
-from PedBoneSegLib.predictor import Predictor
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models.bundle import Bundle, write_bundle
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))

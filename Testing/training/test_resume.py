@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 from exam_phantoms import describe, tiny_study, toml, write_dataset
-from PedBoneSegTraining import checkpoint
 from PedBoneSegTraining.configuration import from_dict
-from PedBoneSegTraining.distributed import Ranks
-from PedBoneSegTraining.runfolder import RunFolder
-from PedBoneSegTraining.train import train
+from PedBoneSegTraining.loop import checkpoint
+from PedBoneSegTraining.loop.distributed import Ranks
+from PedBoneSegTraining.loop.runfolder import RunFolder
+from PedBoneSegTraining.program.train import train
 
-from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.models.bundle import Bundle
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 TERMS = {
-    "contrastive": {"weight": 0.1}, "adversarial": {"weight": 0.01, "width": 4}, "prior": {"weight": 0.1, "width": 8}
+    "contrastive": {"weight": 0.1},
+    "adversarial": {"weight": 0.01, "width": 4},
+    "prior": {"weight": 0.1, "width": 8},
 }
 
 
@@ -49,8 +51,12 @@ def steps_of(run: Path, stage: str) -> list[int]:
 @pytest.mark.timeout(240)
 def test_killed_at_any_moment_it_ends_bit_for_bit_as_if_it_had_not_been(folders, tmp_path):
     """All terms, both stages, averaged weights; the same command again and again, killed after random times."""
-    table = tiny_study(folders, loss=TERMS, training={"steps": 16, "average": 0.9, "prior_steps": 6, "batch": 2},
-                       run={"checkpoint_every": 3, "keep": 2, "picture_every": 4})
+    table = tiny_study(
+        folders,
+        loss=TERMS,
+        training={"steps": 16, "average": 0.9, "prior_steps": 6, "batch": 2},
+        run={"checkpoint_every": 3, "keep": 2, "picture_every": 4},
+    )
     torch.set_num_threads(1)
     train(from_dict(table), tmp_path / "whole", ALONE)
     config = tmp_path / "tiny.toml"

@@ -4,9 +4,9 @@ import pytest
 import torch
 from exam_phantoms import tiny_study
 from PedBoneSegTraining.configuration import from_dict
-from PedBoneSegTraining.scheme import stages
-from PedBoneSegTraining.start import start_from
-from PedBoneSegTraining.trainer import build_model
+from PedBoneSegTraining.loop.scheme import stages
+from PedBoneSegTraining.loop.start import start_from
+from PedBoneSegTraining.loop.trainer import build_model
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput

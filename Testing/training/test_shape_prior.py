@@ -84,8 +84,8 @@ def test_the_term_is_the_formula(trained):
     expected = 0.0
     for name, batch in batches.items():
         for n in range(2):
-            soft = logits[name][n:n + 1].softmax(1)
-            hard = one_hot(batch.labels[n:n + 1], batch.known.shape[1])
+            soft = logits[name][n : n + 1].softmax(1)
+            hard = one_hot(batch.labels[n : n + 1], batch.known.shape[1])
             difference = trained.encode({name: soft})[name] - trained.encode({name: hard})[name]
             assert difference.shape == (1, 8, SIZE // 32, SIZE // 32)
             expected += (difference.norm() ** 2 / difference.numel()).item() / 4

@@ -22,8 +22,9 @@ def case() -> LoadedCase:
     labels = np.zeros(array.shape, np.uint8)
     labels[2:4, 14:26, 14:26] = 1
     array[labels > 0] = 300
-    return LoadedCase("a", Volume(array, Grid(array.shape, (4.0, 1.0, 1.0), (0.0, 0.0, 0.0), EYE), "a"), labels,
-                      np.ones(2, bool))
+    return LoadedCase(
+        "a", Volume(array, Grid(array.shape, (4.0, 1.0, 1.0), (0.0, 0.0, 0.0), EYE), "a"), labels, np.ones(2, bool)
+    )
 
 
 def test_ranks_by_hand():
@@ -41,8 +42,15 @@ def test_a_table_goes_between_its_marks_alone():
 
 
 def test_commands_are_kept_without_folders():
-    words = ["--cache", "/home/someone/cache", "--models", "joint=/secret/joint.safetensors", "--exams", "3",
-             "knee=/secret/knee.nrrd#femur=5,side=left"]
+    words = [
+        "--cache",
+        "/home/someone/cache",
+        "--models",
+        "joint=/secret/joint.safetensors",
+        "--exams",
+        "3",
+        "knee=/secret/knee.nrrd#femur=5,side=left",
+    ]
     kept = " ".join(tables._private(word) for word in words)
     assert kept == "--cache cache --models joint=joint.safetensors --exams 3 knee=knee.nrrd#femur=5,side=left"
 
@@ -79,8 +87,13 @@ def test_contrasts_are_what_their_names_say():
 
 def test_what_is_said_of_honest_and_foreign_images():
     def row(group, joint, detected, verdict, score):
-        return {"group": group, "joint": joint, "detected": detected, "verdict": verdict,
-                **dict.fromkeys(detection.METHODS, score)}
+        return {
+            "group": group,
+            "joint": joint,
+            "detected": detected,
+            "verdict": verdict,
+            **dict.fromkeys(detection.METHODS, score),
+        }
 
     rows = [
         row("held-out", "knee", "knee", "joint", 0.5), row("held-out", "knee", "ankle", "joint", 0.6),
@@ -106,8 +119,23 @@ def test_a_study_from_end_to_end(tmp_path, monkeypatch):
     model = make_tiny_bundle(tmp_path / "tiny.safetensors")
     document = tmp_path / "study.md"
     document.write_text("<!-- calibration -->\n<!-- /calibration -->")
-    monkeypatch.setattr(sys, "argv", ["calibration", "--models", f"tiny={model}", "-o", str(tmp_path / "out"),
-                                      "--document", str(document), "--exams", "1", "--device", "cpu"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "calibration",
+            "--models",
+            f"tiny={model}",
+            "-o",
+            str(tmp_path / "out"),
+            "--document",
+            str(document),
+            "--exams",
+            "1",
+            "--device",
+            "cpu",
+        ],
+    )
     one = case()
     knee = LoadedCase("a", one.volume, one.labels, np.ones(5, bool))
     monkeypatch.setattr(calibration, "cohort", lambda name, joint, count, cache: [knee] * (joint == "knee"))

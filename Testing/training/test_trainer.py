@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from exam_phantoms import tiny_study, write_dataset
-from PedBoneSegTraining import checkpoint
 from PedBoneSegTraining.configuration import Training, from_dict
 from PedBoneSegTraining.data.source import Batch
-from PedBoneSegTraining.data.study import open_source, open_study
-from PedBoneSegTraining.distributed import Ranks
-from PedBoneSegTraining.runfolder import RunFolder
-from PedBoneSegTraining.schedule import averaging, learning_rate
-from PedBoneSegTraining.scheme import stages
-from PedBoneSegTraining.train import train
-from PedBoneSegTraining.trainer import Trainer, build_model
+from PedBoneSegTraining.loop import checkpoint
+from PedBoneSegTraining.loop.distributed import Ranks
+from PedBoneSegTraining.loop.runfolder import RunFolder
+from PedBoneSegTraining.loop.schedule import averaging, learning_rate
+from PedBoneSegTraining.loop.scheme import stages
+from PedBoneSegTraining.loop.study import open_source, open_study
+from PedBoneSegTraining.loop.trainer import Trainer, build_model
+from PedBoneSegTraining.program.train import train
 
 from PedBoneSegLib.errors import BadInput
 
@@ -65,8 +65,11 @@ def test_the_rate_rises_and_falls_as_a_function_of_the_step():
 
 def test_one_network_learns_two_joints_and_the_log_tells_it(folders, tmp_path):
     table = tiny_study(
-        folders, data={"validation": 0.25}, training={"steps": 260, "batch": 4, "average": 0.9, "learning_rate": 2e-2},
-        run={"picture_every": 130, "log_every": 20, "checkpoint_every": 200}, network={"width": 12},
+        folders,
+        data={"validation": 0.25},
+        training={"steps": 260, "batch": 4, "average": 0.9, "learning_rate": 2e-2},
+        run={"picture_every": 130, "log_every": 20, "checkpoint_every": 200},
+        network={"width": 12},
         augmentation={"rotation": 10, "scale": 0.1, "elastic": 0.0, "low_resolution": 1.0},
     )
     train(from_dict(table), tmp_path, ALONE)

@@ -18,7 +18,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from PedBoneSegLib.errors import BadInput, BadModel
-from PedBoneSegLib.slices import SliceSettings
+from PedBoneSegLib.inference.slices import SliceSettings
 
 from .data.augmentation import Augmentation
 from .losses.adversarial import Adversarial
@@ -275,7 +275,7 @@ def _checked(config: Configuration) -> Configuration:
     if not any(getattr(loss, each.name).weight for each in fields(loss)):
         refuse("every term of the loss has weight 0", "give loss.segmentation a weight")
     if config.network.natural_images and not config.network.architecture.startswith("efficientnet"):
-        refuse("weights of natural images fit EfficientNets only", "choose network.architecture = \"efficientnet-b0\"")
+        refuse("weights of natural images fit EfficientNets only", 'choose network.architecture = "efficientnet-b0"')
     if any(side < 32 or side % 32 for side in data.patch):
         refuse(f"data.patch = {list(data.patch)}", "rows and columns are multiples of 32")
     for key in ("validation", "selection", "reserved", "foreground"):

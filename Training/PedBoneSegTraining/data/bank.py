@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from PedBoneSegLib.slices import PLANES, SliceSettings, SliceStack, canonical_axes
+from PedBoneSegLib.inference.slices import PLANES, SliceSettings, SliceStack, canonical_axes
 
 from .dataset import LoadedCase
 
@@ -49,9 +49,9 @@ class Bank:
                 stacks.append(len(table))
                 everything = range(stack.count)
                 truth = stack.labels(case.labels, everything)
-                pixels = np.concatenate([
-                    stack.images(everything[at : at + 32])[:, 0].astype(np.float16) for at in everything[::32]
-                ])
+                pixels = np.concatenate(
+                    [stack.images(everything[at : at + 32])[:, 0].astype(np.float16) for at in everything[::32]]
+                )
                 images.append(torch.from_numpy(pixels.reshape(-1)).to(device))
                 labels.append(torch.from_numpy(truth.astype(np.uint8).reshape(-1)).to(device))
                 table.append((start, stack.count, *stack.shape))

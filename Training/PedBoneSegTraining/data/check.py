@@ -78,7 +78,7 @@ def check(folders: list[Path], joint: str = "", table: str = "") -> tuple[list[F
         try:
             chosen = None
             if table:
-                from .study import read_table
+                from ..loop.study import read_table
 
                 chosen = read_table(joint, table)
             dataset = read_dataset(folder, joint, table=chosen)
@@ -200,7 +200,8 @@ def _check_pieces(bone: str, mask: np.ndarray, spacing: np.ndarray, voxel_ml: fl
     sizes = np.bincount(pieces.ravel())[1:]
     distance = ndimage.distance_transform_edt(pieces != 1 + int(sizes.argmax()), sampling=spacing)
     stray = [
-        number for number in range(1, count + 1)
+        number
+        for number in range(1, count + 1)
         if sizes[number - 1] * voxel_ml < STRAY_ML and distance[pieces == number].min() > STRAY_MM
     ]
     if stray:
@@ -227,7 +228,13 @@ def _never_drawn(dataset: Dataset, name: str, counts: dict[str, int]) -> list[Fi
 
 def _twice(images: dict[str, list[tuple[str, str]]]) -> list[Finding]:
     return [
-        Finding("error", "twice", *places[0], f"the same image as {' and '.join('/'.join(each) for each in places[1:])}"
-                ": one exam could be learnt from and judged by")
-        for places in images.values() if len(places) > 1
+        Finding(
+            "error",
+            "twice",
+            *places[0],
+            f"the same image as {' and '.join('/'.join(each) for each in places[1:])}"
+            ": one exam could be learnt from and judged by",
+        )
+        for places in images.values()
+        if len(places) > 1
     ]

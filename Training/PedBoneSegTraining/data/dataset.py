@@ -70,9 +70,7 @@ class Dataset:
         raise BadInput(f"{self.folder} has no case {name!r}", "check the name")
 
 
-def read_dataset(
-    folder: str | Path, joint: str = "", domain: str = "", table: JointTable | None = None
-) -> Dataset:
+def read_dataset(folder: str | Path, joint: str = "", domain: str = "", table: JointTable | None = None) -> Dataset:
     """The folder's description and list of cases; no voxel is read. What the arguments leave open, the folder says."""
     folder = Path(folder)
     described = _read_json(folder / "dataset.json", dict)
@@ -102,7 +100,14 @@ def read_dataset(
     if described.get("numTraining", len(cases)) != len(cases):
         notices.append(f"dataset.json promises {described['numTraining']} cases, {len(cases)} are there")
     return Dataset(
-        folder, joint, domain or ours.get("domain", joint), table, values, foreign, cases, _read_folds(folder, cases),
+        folder,
+        joint,
+        domain or ours.get("domain", joint),
+        table,
+        values,
+        foreign,
+        cases,
+        _read_folds(folder, cases),
         tuple(notices),
     )
 
@@ -193,7 +198,7 @@ def _sha256(path: Path) -> str:
 
 def _take(names: list[str], share: float, of: int) -> tuple[list[str], list[str]]:
     count = min(round(share * of), len(names) - 1)
-    return names[max(0, count):], names[:max(0, count)]
+    return names[max(0, count) :], names[: max(0, count)]
 
 
 def _match_labels(folder: Path, labels, table: JointTable) -> tuple[dict[int, int], tuple[str, ...], frozenset[str]]:

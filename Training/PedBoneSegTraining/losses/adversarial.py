@@ -42,9 +42,12 @@ class Discriminator(nn.Module):
         super().__init__()
         self.inputs = nn.ModuleList(nn.Conv2d(count, width, 3, padding=1) for count in classes)
         self.shared = nn.Sequential(
-            nn.LeakyReLU(0.2), nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2), nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2), nn.Conv2d(4 * width, 1, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * width, 1, 3, padding=1),
         )
 
     def forward(self, masks: Tensor, domain: int) -> Tensor:

@@ -48,17 +48,19 @@ class ContrastiveTerm(Term):
         self.settings = settings
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Linear(width, settings.width), nn.ReLU(), nn.Linear(settings.width, settings.width))
-            for width in channels[-settings.scales:]
+            for width in channels[-settings.scales :]
         )
 
     def forward(self, output, batches, context) -> Tensor:
-        domain = torch.cat([
-            torch.full((len(batch),), number, device=output.features[0].device)
-            for number, batch in enumerate(batches.values())
-        ])
+        domain = torch.cat(
+            [
+                torch.full((len(batch),), number, device=output.features[0].device)
+                for number, batch in enumerate(batches.values())
+            ]
+        )
         losses, embedded, pooled = [], [], []
         with torch.autocast(domain.device.type, enabled=False):
-            for projection, features in zip(self.projections, output.features[-self.settings.scales:], strict=True):
+            for projection, features in zip(self.projections, output.features[-self.settings.scales :], strict=True):
                 mean = features.to(projection[0].weight.dtype).mean((2, 3))
                 z = F.normalize(projection(mean), dim=1)
                 losses.append(supervised_contrastive(z, domain, self.settings.temperature))

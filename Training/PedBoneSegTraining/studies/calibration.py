@@ -4,11 +4,11 @@ asked for the joints that it knows. Draws the reliability diagrams."""
 
 from dataclasses import replace
 
-from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
 
-from ..calibration import Reliability, reliability
+from ..models.calibration import Reliability, reliability
 from .detection import JOINTS
 from .exams import cohort
 from .tables import keep, options, table
@@ -58,8 +58,13 @@ def draw(sums: dict, path) -> None:
         for (name, of, temperature), each in sums.items():
             if of == joint:
                 bins = [b for b in each.to_dict()["bins"] if b["voxels"]]
-                axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], color=colors[name],
-                          linestyle="--" if temperature == 1 else "-", label=f"{name}, T = {temperature:.2f}")
+                axes.plot(
+                    [b["confidence"] for b in bins],
+                    [b["accuracy"] for b in bins],
+                    color=colors[name],
+                    linestyle="--" if temperature == 1 else "-",
+                    label=f"{name}, T = {temperature:.2f}",
+                )
         axes.set(title=joint, xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
         if colors:
             axes.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))

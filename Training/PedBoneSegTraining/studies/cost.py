@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.devices import use_most_cores
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.devices import use_most_cores
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
 from PedBoneSegLib.volume import Grid, Volume
 
 from .tables import keep, options, table

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.formats.reading import find_inputs, read_volume
-from PedBoneSegLib.predictor import Pass, Predictor, stacks_of
-from PedBoneSegLib.signature import spread_slices, verdict
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.predictor import Pass, Predictor, stacks_of
+from PedBoneSegLib.inference.signature import spread_slices, verdict
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
 from PedBoneSegLib.volume import Volume
 
 from .exams import FOREIGN, apply, cohort, upside_down
@@ -26,8 +26,12 @@ from .tables import auroc, keep, missed_at_95, options, table
 JOINTS = ("ankle", "knee", "shoulder")
 CHANGED = 8  # exams of each joint that are changed
 METHODS = {
-    "score": "as shipped", "spectral": "spectral signature alone", "pooled": "Mahalanobis, pooled features",
-    "apart": "discriminant", "entropy": "mean entropy", "softmax": "1 − max softmax",
+    "score": "as shipped",
+    "spectral": "spectral signature alone",
+    "pooled": "Mahalanobis, pooled features",
+    "apart": "discriminant",
+    "entropy": "mean entropy",
+    "softmax": "1 − max softmax",
 }
 
 
@@ -87,9 +91,14 @@ def look(predictor: Predictor, volume: Volume) -> dict:
     }
     nearest = min(scores, key=scores.__getitem__, default=None)
     return {
-        "detected": nearest and predictor.bundle.manifest.domain(nearest).joint, "verdict": found["verdict"],
-        "score": found["score"], "scores": found["scores"], "parts": parts, **lowest,
-        "entropy": min(each[0] for each in doubts), "softmax": min(each[1] for each in doubts),
+        "detected": nearest and predictor.bundle.manifest.domain(nearest).joint,
+        "verdict": found["verdict"],
+        "score": found["score"],
+        "scores": found["scores"],
+        "parts": parts,
+        **lowest,
+        "entropy": min(each[0] for each in doubts),
+        "softmax": min(each[1] for each in doubts),
     }
 
 
@@ -120,8 +129,12 @@ def honest(rows: list[dict]) -> str:
                 right = [row["detected"] == row["joint"] for row in chosen]
                 verdicts = [row["verdict"] for row in chosen]
                 wrong = [v == "joint" and not r for v, r in zip(verdicts, right, strict=True)]
-                shares = (np.mean(right), verdicts.count("unlike") / len(chosen),
-                          verdicts.count("ambiguous") / len(chosen), np.mean(wrong))
+                shares = (
+                    np.mean(right),
+                    verdicts.count("unlike") / len(chosen),
+                    verdicts.count("ambiguous") / len(chosen),
+                    np.mean(wrong),
+                )
                 lines.append([f"{group}, {joint or 'all'}", len(chosen), *map(float, shares)])
     header = ["honest images", "exams", "nearest joint right", "false alarm: unlike", "ambiguous", "wrong, and sure"]
     return table(header, lines)
@@ -146,7 +159,8 @@ def foreign(rows: list[dict]) -> str:
 def real(rows: list[dict]) -> str:
     lines = [
         [row["name"], row["verdict"], row["detected"], ", ".join(f"{k} {v:.2f}" for k, v in row["scores"].items())]
-        for row in rows if row["group"] == "real"
+        for row in rows
+        if row["group"] == "real"
     ]
     return table(["real volume", "verdict", "nearest joint", "scores"], lines)
 

@@ -30,8 +30,12 @@ def cohort(
             made = exam(recipe, i)
             grid = made.volume.grid
             arrays = {
-                "image": made.volume.array, "labels": made.labels, "spacing": grid.spacing, "origin": grid.origin,
-                "direction": grid.direction, "sequence": made.volume.sequence,
+                "image": made.volume.array,
+                "labels": made.labels,
+                "spacing": grid.spacing,
+                "origin": grid.origin,
+                "direction": grid.direction,
+                "sequence": made.volume.sequence,
             }
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +107,10 @@ def noise_only(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
 def noisy(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
     """As a hurried scan: a third of what `heavy_noise` adds."""
     white = _white(case.volume.array)
-    return np.hypot(case.volume.array + random.normal(0, 0.15 * white, case.volume.array.shape),
-                    random.normal(0, 0.15 * white, case.volume.array.shape))
+    return np.hypot(
+        case.volume.array + random.normal(0, 0.15 * white, case.volume.array.shape),
+        random.normal(0, 0.15 * white, case.volume.array.shape),
+    )
 
 
 def blurred(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
@@ -116,8 +122,10 @@ def shaded(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
     """The signal falls to a fifth along a random in-plane direction."""
     lines = [np.linspace(-1, 1, count) for count in case.volume.array.shape]
     slope = random.normal(size=3)
-    ramp = sum(s * line.reshape([-1 if axis == one else 1 for one in range(3)])
-               for axis, (s, line) in enumerate(zip(slope / np.abs(slope).sum(), lines, strict=True)))
+    ramp = sum(
+        s * line.reshape([-1 if axis == one else 1 for one in range(3)])
+        for axis, (s, line) in enumerate(zip(slope / np.abs(slope).sum(), lines, strict=True))
+    )
     return case.volume.array * np.exp(0.8 * ramp)
 
 
@@ -131,8 +139,13 @@ def lost_slices(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
 
 Change = Callable[[LoadedCase, np.random.Generator], np.ndarray]
 FOREIGN: dict[str, Change] = {
-    "inverted": inverted, "CT-like": ct_like, "heavy noise": heavy_noise, "heavy blur": heavy_blur,
-    "empty": empty, "constant": constant, "noise only": noise_only,
+    "inverted": inverted,
+    "CT-like": ct_like,
+    "heavy noise": heavy_noise,
+    "heavy blur": heavy_blur,
+    "empty": empty,
+    "constant": constant,
+    "noise only": noise_only,
 }
 DEGRADED: dict[str, Change] = {"noise": noisy, "blur": blurred, "shading": shaded, "lost slices": lost_slices}
 

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
 
-from .. import adapt, configuration, train
+from .. import configuration
 from ..data.dataset import load_case, read_dataset
-from ..distributed import Ranks
-from ..evaluate import labels_of, mean_dice, plain, score_cases
+from ..evaluation.evaluate import labels_of, mean_dice, plain, score_cases
+from ..loop.distributed import Ranks
+from ..models import adapt
+from ..program import train
 from ..synthesis.cohort import Recipe
 from ..synthesis.source import STACK_VOXELS
 from ..synthesis.writer import write_cohort
@@ -55,7 +57,8 @@ def main() -> None:
             print(cohort.says, json.dumps(scores), flush=True)
     rows = [
         [f"{cohort}, {way}", *(scores.get(count) for count in (0, *args.counts))]
-        for cohort, ways in found.items() for way, scores in ways.items()
+        for cohort, ways in found.items()
+        for way, scores in ways.items()
     ]
     text = table(["mean Dice over bones, exams:", "0", *map(str, args.counts)], rows)
     keep("few_shot", args, {"steps": args.steps, "dice": found}, text, {"model": bundle})
@@ -96,9 +99,11 @@ def settings(joint: str, csv: Path, bundle: Bundle, data: Path, args) -> dict:
     """One joint's training from `data` alone, in the model's own terms."""
     card, network = bundle.manifest.domains[0], bundle.manifest.network
     return {
-        "name": "few", "scheme": "multi-domain",
+        "name": "few",
+        "scheme": "multi-domain",
         "domains": {joint: {"datasets": [str(data)], "table": str(csv)}},
-        "slices": card.settings, "network": {"architecture": network.architecture, "decoder": network.decoder},
+        "slices": card.settings,
+        "network": {"architecture": network.architecture, "decoder": network.decoder},
         "data": {"patch": [192, 192], "validation": 0.0, "reserved": 0.0},
         "training": {"steps": args.steps, "batch": 8, "warmup": 20},
         "run": {"picture_every": 0, "checkpoint_every": args.steps},

@@ -7,12 +7,12 @@ or a label map. Whether the model's training had those shapes is its card's to s
 
 from pathlib import Path
 
-from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
 
-from ..evaluate import labels_of, metrics_of, plain, score_cases
+from ..evaluation.evaluate import labels_of, metrics_of, plain, score_cases
 from ..synthesis.anatomy.sources import shape_source
 from .exams import DEGRADED, apply, cohort
 from .tables import keep, options, table
@@ -26,11 +26,14 @@ def main() -> None:
     models = {bundle.manifest.name: bundle for bundle in map(Bundle.load, map(resolve, args.models))}
     found = {
         name: {
-            card.name: {family: metrics_of(score_cases(labels_of(predictor, card.name), cases(), card.table))
-                        for family, cases in families(card.joint, args).items()}
+            card.name: {
+                family: metrics_of(score_cases(labels_of(predictor, card.name), cases(), card.table))
+                for family, cases in families(card.joint, args).items()
+            }
             for card in bundle.manifest.domains
         }
-        for name, bundle in models.items() for predictor in [Predictor(plain(bundle), args.device)]
+        for name, bundle in models.items()
+        for predictor in [Predictor(plain(bundle), args.device)]
     }
     text = "\n\n".join(f"**{name}**\n\n{summary(domains)}" for name, domains in found.items())
     keep("held_out", args, {"families": found}, text, models)
@@ -38,6 +41,7 @@ def main() -> None:
 
 def families(joint: str, args) -> dict:
     """Family → a function that gives its exams."""
+
     def degraded():
         for number, case in enumerate(cohort("held-out", joint, args.exams, args.cache)):
             what = list(DEGRADED)[number % len(DEGRADED)]

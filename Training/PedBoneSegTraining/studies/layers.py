@@ -4,12 +4,12 @@ hip and elbow, inverted and CT-like images. Any model will do; none of its own s
 
 import numpy as np
 
-from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.predictor import Predictor, stacks_of
-from PedBoneSegLib.signature import Apart, Reference, Whitened
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.predictor import Predictor, stacks_of
+from PedBoneSegLib.inference.signature import Apart, Reference, Whitened
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
 
-from ..reference import make_signature
+from ..models.reference import make_signature
 from .detection import JOINTS
 from .exams import FOREIGN, apply, cohort
 from .tables import auroc, keep, options, table

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.formats.reading import read_volume
-from PedBoneSegLib.pictures import tinted
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
+from PedBoneSegLib.results.pictures import tinted
 
 TILE = 200  # pixels
 

@@ -4,9 +4,9 @@ and once degraded (noise, blur, shading, lost slices in turn). Also: expected ag
 
 import numpy as np
 
-from PedBoneSegLib.bundle import Bundle
-from PedBoneSegLib.predictor import Predictor
-from PedBoneSegLib.store import resolve
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.models.store import resolve
 
 from .detection import JOINTS
 from .exams import DEGRADED, apply, cohort
@@ -42,11 +42,17 @@ def found(listed: list[dict], wrong: np.ndarray) -> dict:
     for share in SHARES:
         first = max(1, round(share * len(wrong)))
         entries[f"{share:g}"] = {
-            "model": int(wrong[order[:first]].sum()) / total, "natural": int(wrong[:first].sum()) / total,
-            "random": first / len(wrong), "best": int(np.sort(wrong)[::-1][:first].sum()) / total,
+            "model": int(wrong[order[:first]].sum()) / total,
+            "natural": int(wrong[:first].sum()) / total,
+            "random": first / len(wrong),
+            "best": int(np.sort(wrong)[::-1][:first].sum()) / total,
         }
-    return {"shares": entries, "wrong": int(wrong.sum()), "expected": sum(each["score"] for each in listed),
-            "slices": len(wrong)}
+    return {
+        "shares": entries,
+        "wrong": int(wrong.sum()),
+        "expected": sum(each["score"] for each in listed),
+        "slices": len(wrong),
+    }
 
 
 def summary(exams: list[dict]) -> str:
@@ -64,8 +70,15 @@ def summary(exams: list[dict]) -> str:
                 float(np.average([each["shares"][share][order] for each in chosen], weights=weights))
                 for order in ("model", "best")
             )
-            rows.append([f"{kind}, first {float(share):.0%}", len(chosen), *means.values(),
-                         means["model"] / max(means["best"], 1e-9), pooled / max(best, 1e-9)])
+            rows.append(
+                [
+                    f"{kind}, first {float(share):.0%}",
+                    len(chosen),
+                    *means.values(),
+                    means["model"] / max(means["best"], 1e-9),
+                    pooled / max(best, 1e-9),
+                ]
+            )
     header = ["exams, slices", "n", "model's order", "natural", "random", "best", "of the best", "of the best, pooled"]
     return table(header, rows)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from PedBoneSegLib import __version__
-from PedBoneSegLib.bundle import Bundle
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
+from PedBoneSegLib.models.bundle import Bundle
 
 
 def options(text: str, exams: int) -> argparse.ArgumentParser:
@@ -28,6 +28,7 @@ def options(text: str, exams: int) -> argparse.ArgumentParser:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Markdown; numbers to the right, three digits; "–" for None."""
+
     def cell(value: object) -> str:
         if value is None or (isinstance(value, float) and np.isnan(value)):
             return "–"
@@ -43,7 +44,9 @@ def keep(name: str, args: argparse.Namespace, numbers: dict, text: str, models: 
     told = sys.argv[1:]
     command = f"python -m PedBoneSegTraining.studies.{name} " + " ".join(_private(word) for word in told)
     about = {
-        "command": command, "software": __version__, "exams": args.exams,
+        "command": command,
+        "software": __version__,
+        "exams": args.exams,
         "models": {key: {"name": each.manifest.name, "sha256": each.manifest.sha256} for key, each in models.items()},
     }
     said = ", ".join(f"{each.manifest.name} ({each.manifest.sha256[:12]})" for each in models.values())

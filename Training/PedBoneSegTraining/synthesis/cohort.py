@@ -4,7 +4,6 @@ An exam has one anatomy and as many acquisitions ("variants") as are asked for; 
 serves the files that `pedboneseg synthesize` writes and the slices that training draws without files.
 """
 
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +66,13 @@ class Recipe:
     def acquire(self, i: int, variant: int, body: tuple[object, Matter]) -> Rendering:
         """One acquisition of `body`, the exam's own."""
         parameters = self.parameters(i, variant)
-        rendering = render(*body, (*self._key(i), variant), parameters["image"], most_voxels=self.most_voxels,
-                           name=f"synthetic {self.joint} {self.seed}/{i}/{variant}")
+        rendering = render(
+            *body,
+            (*self._key(i), variant),
+            parameters["image"],
+            most_voxels=self.most_voxels,
+            name=f"synthetic {self.joint} {self.seed}/{i}/{variant}",
+        )
         rendering.parameters = parameters
         rendering.volume.side = parameters["anatomy"].get("side")
         return rendering
@@ -105,18 +109,23 @@ class Frozen:
 
     def hashes(self) -> dict[str, str]:
         """Per joint, a hash of the parameters of all its exams."""
-        return {joint: digest({"exams": [self.recipe(joint).parameters(i) for i in range(self.exams)]})
-                for joint in self.joints}
+        return {
+            joint: digest({"exams": [self.recipe(joint).parameters(i) for i in range(self.exams)]})
+            for joint in self.joints
+        }
 
 
 # The held-out shape source of pilots (knee: the label map; ankle and shoulder: the meshes) lies outside the repository:
 # `held-out` with these sources given to `recipe` is that cohort.
-COHORTS = {cohort.name: cohort for cohort in (
-    Frozen("held-out", FIRST_RESERVED_SEED, 24),
-    Frozen("held-out-sequence", FIRST_RESERVED_SEED + 1, 12, preset="STIR"),
-    Frozen("reserved", FIRST_RESERVED_SEED + 2, 96),  # for temperature, signatures and thresholds
-    Frozen("not-a-joint", FIRST_RESERVED_SEED + 3, 24, joints=("hip", "elbow")),
-)}
+COHORTS = {
+    cohort.name: cohort
+    for cohort in (
+        Frozen("held-out", FIRST_RESERVED_SEED, 24),
+        Frozen("held-out-sequence", FIRST_RESERVED_SEED + 1, 12, preset="STIR"),
+        Frozen("reserved", FIRST_RESERVED_SEED + 2, 96),  # for temperature, signatures and thresholds
+        Frozen("not-a-joint", FIRST_RESERVED_SEED + 3, 24, joints=("hip", "elbow")),
+    )
+}
 
 
 def frozen_hashes() -> dict[str, dict[str, str]]:

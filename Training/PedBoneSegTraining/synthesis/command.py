@@ -19,8 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--joints", default="ankle,knee,shoulder", help="comma-separated; %(default)s")
     parser.add_argument("--exams", type=int, default=20, metavar="N", help="exams of each joint; %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="%(default)s")
-    parser.add_argument("--shapes", metavar="SHAPES",
-                        help="bones from a folder of meshes, or a label map: FILE or FILE#femur=5,tibia=6,side=left")
+    parser.add_argument(
+        "--shapes",
+        metavar="SHAPES",
+        help="bones from a folder of meshes, or a label map: FILE or FILE#femur=5,tibia=6,side=left",
+    )
     parser.add_argument("--unlabelled", action="store_true", help="images only, in imagesTs")
     parser.add_argument("--preset", choices=sorted(PRESETS | HELD_OUT_PRESETS), help="every exam in one sequence")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; all cores")
@@ -38,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     seed = check_seed(args.seed)
     sources = [shape_source(args.shapes, joint) if args.shapes else Parametric() for joint in joints]
     recipes = [Recipe(joint, seed, (one,), preset=args.preset) for joint, one in zip(joints, sources, strict=True)]
-    folders = write_cohort(args.out, recipes, args.exams, labelled=not args.unlabelled, jobs=args.jobs,
-                           progress=_Progress(sys.stderr))
+    folders = write_cohort(
+        args.out, recipes, args.exams, labelled=not args.unlabelled, jobs=args.jobs, progress=_Progress(sys.stderr)
+    )
     for folder in folders:
         print(folder)
     return 0

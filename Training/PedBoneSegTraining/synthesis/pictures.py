@@ -1,6 +1,6 @@
 """Pictures of a cohort's exams, bones tinted, one file a joint.
 
-    python -m PedBoneSegTraining.synthesis.pictures docs/images --exams 6 --seed 1
+python -m PedBoneSegTraining.synthesis.pictures docs/images --exams 6 --seed 1
 """
 
 import argparse
@@ -37,11 +37,16 @@ def _fit(picture: np.ndarray) -> np.ndarray:
     """The whole picture, as large as it fits into a black square of TILE pixels."""
     scale = TILE / max(picture.shape[:2])
     size = [max(1, round(count * scale)) for count in picture.shape[:2]]
-    small = torch.nn.functional.interpolate(torch.from_numpy(picture).permute(2, 0, 1)[None], size, mode="bilinear",
-                                            antialias=True, align_corners=False)[0].permute(1, 2, 0).numpy()
+    small = (
+        torch.nn.functional.interpolate(
+            torch.from_numpy(picture).permute(2, 0, 1)[None], size, mode="bilinear", antialias=True, align_corners=False
+        )[0]
+        .permute(1, 2, 0)
+        .numpy()
+    )
     square = np.zeros((TILE, TILE, 3), np.uint8)
     top, left = ((TILE - count) // 2 for count in size)
-    square[top:top + size[0], left:left + size[1]] = small.round().clip(0, 255)
+    square[top : top + size[0], left : left + size[1]] = small.round().clip(0, 255)
     return square
 
 

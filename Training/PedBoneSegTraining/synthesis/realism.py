@@ -24,7 +24,7 @@ from scipy import ndimage
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.formats.reading import find_inputs, read_volume
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.volume import Volume
 
 from .anatomy.draw import Draw
@@ -58,6 +58,7 @@ class Looked:
 
 
 # ---- what is counted: each function gives one row of numbers per volume ----
+
 
 def intensities(looked: Looked, inside: bool) -> np.ndarray:
     """Share of pixels below each of a row of intensities: the histogram's sum, so that distances are earth mover's."""
@@ -102,10 +103,12 @@ def texture(looked: Looked) -> np.ndarray:
         return np.zeros(61)
     flat = inner & (spread <= np.median(spread[inner]))
     rest = looked.images - ndimage.uniform_filter(looked.images, (0, 3, 3))
-    alike = ndimage.uniform_filter(rest * np.roll(rest, 1, 2), (0, 7, 7)) / (ndimage.uniform_filter(rest**2, (0, 7, 7))
-                                                                             + 1e-9)
-    return np.concatenate([_below(np.log10(spread[flat] + 1e-4), np.linspace(-3, -0.5, 41)),
-                           _below(alike[flat], np.linspace(-1, 1, 20))])
+    alike = ndimage.uniform_filter(rest * np.roll(rest, 1, 2), (0, 7, 7)) / (
+        ndimage.uniform_filter(rest**2, (0, 7, 7)) + 1e-9
+    )
+    return np.concatenate(
+        [_below(np.log10(spread[flat] + 1e-4), np.linspace(-3, -0.5, 41)), _below(alike[flat], np.linspace(-1, 1, 20))]
+    )
 
 
 MEASURES: dict[str, Callable[[Looked], np.ndarray]] = {
@@ -154,8 +157,9 @@ def _train(images: torch.Tensor, truth: torch.Tensor, steps: int, random: Draw) 
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-2)
     groups = [torch.nonzero(truth == label).ravel() for label in (0, 1)]
     for _ in range(steps):
-        pick = torch.cat([group[torch.from_numpy((random.generator.random(32) * len(group)).astype(int))]
-                          for group in groups])
+        pick = torch.cat(
+            [group[torch.from_numpy((random.generator.random(32) * len(group)).astype(int))] for group in groups]
+        )
         batch = images[pick]
         batch = batch.flip(3) if random.chance(0.5) else batch
         batch = batch.transpose(2, 3) if random.chance(0.5) else batch  # not the way that the patient lies
@@ -169,8 +173,10 @@ def _train(images: torch.Tensor, truth: torch.Tensor, steps: int, random: Draw) 
 
 def _gather(patches: list[torch.Tensor], truth: list[int], wanted: list[bool]) -> tuple[torch.Tensor, torch.Tensor]:
     chosen = [i for i, one in enumerate(wanted) if one]
-    return (torch.cat([patches[i] for i in chosen]),
-            torch.cat([torch.full((len(patches[i]),), truth[i]) for i in chosen]))
+    return (
+        torch.cat([patches[i] for i in chosen]),
+        torch.cat([torch.full((len(patches[i]),), truth[i]) for i in chosen]),
+    )
 
 
 def _area(positive: torch.Tensor, negative: torch.Tensor) -> float:
@@ -192,8 +198,10 @@ def _places(looked: Looked, size: int, count: int) -> list[tuple]:
     centers = np.argwhere(inner)
     if not len(centers):
         return []
-    return [(k, slice(row - half, row + half), slice(column - half, column + half))
-            for k, row, column in centers[(random.random(count) * len(centers)).astype(int)]]
+    return [
+        (k, slice(row - half, row + half), slice(column - half, column + half))
+        for k, row, column in centers[(random.random(count) * len(centers)).astype(int)]
+    ]
 
 
 def make(recipe: Recipe, exams: int) -> list[Volume]:
@@ -209,7 +217,9 @@ def side_by_side(path: Path, rows: list[list[Looked]], tile: int = 200) -> None:
             gray = np.clip(looked.images[len(looked.images) // 2] / 1.1, 0, 1) * 255
             picture = Image.fromarray(gray.astype(np.uint8))
             picture.thumbnail((tile, tile))
-            sheet[top * tile:top * tile + picture.height, left * tile:left * tile + picture.width] = np.asarray(picture)
+            sheet[top * tile : top * tile + picture.height, left * tile : left * tile + picture.width] = np.asarray(
+                picture
+            )
     with whole_file(path) as temporary:
         Image.fromarray(sheet).save(temporary, "JPEG", quality=85)
 
@@ -227,20 +237,34 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of the classifier's training; %(default)s")
     parser.add_argument("--picture", type=Path, help="a JPEG: real above, made below")
     args = parser.parse_args()
-    paths = [path for path in find_inputs(args.real) if path.match(args.match)
-             and (not args.cases or any(part in path.name for part in args.cases.split(",")))]
+    paths = [
+        path
+        for path in find_inputs(args.real)
+        if path.match(args.match) and (not args.cases or any(part in path.name for part in args.cases.split(",")))
+    ]
     if len(paths) < 3:
         raise BadInput(f"{args.real} holds {len(paths)} images that match {args.match}", "three are the fewest")
     real = [Looked.at(read_volume(path)) for path in sorted(paths)]
     made = []
     for joint in args.joints.split(","):
-        recipe = Recipe(joint, check_seed(args.seed), preset=args.preset or None, planes=(args.plane,),
-                        pixel_mm=(0.8, 1.0))
+        recipe = Recipe(
+            joint, check_seed(args.seed), preset=args.preset or None, planes=(args.plane,), pixel_mm=(0.8, 1.0)
+        )
         made.append([Looked.at(volume, args.plane) for volume in make(recipe, args.exams)])
     everything = [one for group in made for one in group]
     areas = telling_apart(real, everything, steps=args.steps)
-    print(json.dumps({"real": [one.name for one in real], "made": len(everything), "seed": args.seed,
-                      "distances": distances(real, everything), "told apart (AUC per fold)": areas}, indent=1))
+    print(
+        json.dumps(
+            {
+                "real": [one.name for one in real],
+                "made": len(everything),
+                "seed": args.seed,
+                "distances": distances(real, everything),
+                "told apart (AUC per fold)": areas,
+            },
+            indent=1,
+        )
+    )
     if args.picture:
         width = min(6, len(real))
         side_by_side(args.picture, [real[:width], *(group[:width] for group in made)])

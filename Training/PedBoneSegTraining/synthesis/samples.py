@@ -24,10 +24,17 @@ SEED = 2026
 WHITE = 250.0  # keeps the files small: the noise is a few steps of the integers
 MILD = replace(
     RenderSettings().without(*RenderSettings.names()),
-    trabeculae=Effect(1.0, 0.03, 0.05), marrow_mix=Effect(1.0, 0.2, 0.4), striation=Effect(1.0, 0.4, 0.7),
-    septa=Effect(1.0, 0.3, 0.5), variation=Effect(1.0, 0.03, 0.06), regions=Effect(1.0, 0.1, 0.2),
-    bones=Effect(1.0, 0.02, 0.05), bias_field=Effect(1.0, 0.05, 0.12), chemical_shift=Effect(1.0, 0.3, 0.5),
-    blur=Effect(1.0, 0.4, 0.6), noise=Effect(1.0, 0.010, 0.013),
+    trabeculae=Effect(1.0, 0.03, 0.05),
+    marrow_mix=Effect(1.0, 0.2, 0.4),
+    striation=Effect(1.0, 0.4, 0.7),
+    septa=Effect(1.0, 0.3, 0.5),
+    variation=Effect(1.0, 0.03, 0.06),
+    regions=Effect(1.0, 0.1, 0.2),
+    bones=Effect(1.0, 0.02, 0.05),
+    bias_field=Effect(1.0, 0.05, 0.12),
+    chemical_shift=Effect(1.0, 0.3, 0.5),
+    blur=Effect(1.0, 0.4, 0.6),
+    noise=Effect(1.0, 0.010, 0.013),
 )
 
 
@@ -52,8 +59,12 @@ class Sample:
         trims = [(-0.06, -0.06), (-0.06, -0.06), (-0.06, -0.06)]
         trims[AXES[self.plane][2][0]] = self.across
         parameters["acquisition"] |= {
-            "isotropic": False, "pixel_mm": self.pixel_mm, "slice_mm": self.slice_mm,
-            "thickness_mm": 0.9 * self.slice_mm, "trims": trims, "reversed_slices": False,
+            "isotropic": False,
+            "pixel_mm": self.pixel_mm,
+            "slice_mm": self.slice_mm,
+            "thickness_mm": 0.9 * self.slice_mm,
+            "trims": trims,
+            "reversed_slices": False,
         }
         return render(anatomy, draw_matter(anatomy, key, MILD), key, parameters, most_voxels=2_200_000)
 
@@ -71,11 +82,19 @@ def write_thumbnail(path: Path, rendering: Rendering, pixels: int = 128) -> None
 
     k = int(np.argmax((rendering.labels > 0).sum(axis=(0, 1))))
     picture = torch.from_numpy(middle_square(rendering.volume, rendering.labels, k).astype(np.float32))
-    small = torch.nn.functional.interpolate(picture[None, None], (pixels, pixels), mode="bilinear", antialias=True,
-                                            align_corners=False)[0, 0].numpy()
+    small = torch.nn.functional.interpolate(
+        picture[None, None], (pixels, pixels), mode="bilinear", antialias=True, align_corners=False
+    )[0, 0].numpy()
     with whole_file(path) as temporary:
-        imsave(temporary, np.clip(small / np.percentile(small, 99), 0, 1), cmap="gray", vmin=0, vmax=1, format="png",
-               metadata={"Software": None})
+        imsave(
+            temporary,
+            np.clip(small / np.percentile(small, 99), 0, 1),
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            format="png",
+            metadata={"Software": None},
+        )
 
 
 def middle_square(volume: Volume, labels: np.ndarray, k: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from PedBoneSegLib.anatomy import joint_table
-from PedBoneSegLib.slices import SliceSettings, SliceStack
+from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 
 from ..data.source import Batch
 from .anatomy.draw import Draw
@@ -73,16 +73,28 @@ class SyntheticSource:
     cut or padded around their middle.
     """
 
-    def __init__(self, domain: str, joint: str, settings: SliceSettings, seed: int, device: torch.device | str = "cpu",
-                 *, size: tuple[int, int] = (256, 256), sources: tuple[AnatomySource, ...] = (Parametric(),),
-                 rendering: RenderSettings | None = None, ring: Ring | None = None, augment: bool = True,
-                 workers: int = 0):
+    def __init__(
+        self,
+        domain: str,
+        joint: str,
+        settings: SliceSettings,
+        seed: int,
+        device: torch.device | str = "cpu",
+        *,
+        size: tuple[int, int] = (256, 256),
+        sources: tuple[AnatomySource, ...] = (Parametric(),),
+        rendering: RenderSettings | None = None,
+        ring: Ring | None = None,
+        augment: bool = True,
+        workers: int = 0,
+    ):
         self.domain, self.settings, self.seed = domain, settings, seed
         self.device, self.size, self.augment = torch.device(device), size, augment
         self.ring = ring or Ring()
         finest = max(0.3, 0.6 * settings.pixel_mm)  # finer pixels than these would be averaged away
-        self.recipe = Recipe(joint, seed, sources, rendering or RenderSettings(), pixel_mm=(finest, 1.0),
-                             most_voxels=STACK_VOXELS)
+        self.recipe = Recipe(
+            joint, seed, sources, rendering or RenderSettings(), pixel_mm=(finest, 1.0), most_voxels=STACK_VOXELS
+        )
         self.bones = len(joint_table(joint).bones)
         self._stacks: dict[int, Stack | Future] = {}
         self._bodies: OrderedDict = OrderedDict()
@@ -96,8 +108,9 @@ class SyntheticSource:
         samples = [self._sample(step, position, members) for position in range(count)]
         images, labels, names = zip(*samples, strict=True)
         known = torch.ones(count, 1 + self.bones, dtype=torch.bool, device=self.device)
-        return Batch(self.domain, torch.stack(images).to(self.device), torch.stack(labels).to(self.device), known,
-                     list(names))
+        return Batch(
+            self.domain, torch.stack(images).to(self.device), torch.stack(labels).to(self.device), known, list(names)
+        )
 
     def close(self) -> None:
         """Ends the workers; the source can still make its stacks itself."""
@@ -132,8 +145,13 @@ class SyntheticSource:
         random = Draw("sample", self.seed, self.domain, step, position)
         stack = self._stack(random.choice(members))
         anywhere = random.chance(0.15) or not len(stack.bony)
-        index = random.choice(stack.slices.occupied if anywhere and len(stack.slices.occupied) else
-                              stack.bony if len(stack.bony) else range(stack.slices.count))
+        index = random.choice(
+            stack.slices.occupied
+            if anywhere and len(stack.slices.occupied)
+            else stack.bony
+            if len(stack.bony)
+            else range(stack.slices.count)
+        )
         image = torch.from_numpy(stack.slices.images([index]))
         label = torch.from_numpy(stack.slices.labels(stack.labels, [index]).astype(np.float32))
         grid = self._cut(image.shape[-2:], random)
@@ -153,10 +171,13 @@ class SyntheticSource:
         cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
         # the patch may lie anywhere in the slice, and move a little where it is the larger of the two
         spare = [abs(have - want * one) / 2 for have, want, one in zip(shape, self.size, scale, strict=True)]
-        center = [place * (0.85 * room if have > want else 0.5 * room)
-                  for place, room, have, want in zip(along, spare, shape, self.size, strict=True)]
-        rows, columns = ((torch.arange(count) - (count - 1) / 2) * one
-                         for count, one in zip(self.size, scale, strict=True))
+        center = [
+            place * (0.85 * room if have > want else 0.5 * room)
+            for place, room, have, want in zip(along, spare, shape, self.size, strict=True)
+        ]
+        rows, columns = (
+            (torch.arange(count) - (count - 1) / 2) * one for count, one in zip(self.size, scale, strict=True)
+        )
         if mirrored:
             columns = columns.flip(0)
         y = cosine * rows[:, None] - sine * columns + center[0]

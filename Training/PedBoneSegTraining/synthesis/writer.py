@@ -47,8 +47,15 @@ def case_name(recipe: Recipe, i: int) -> str:
     return f"synthetic_{recipe.joint}_{recipe.seed}_{i:05d}"
 
 
-def write_cohort(out: Path, recipes: list[Recipe], exams: int, *, labelled: bool = True, jobs: int | None = None,
-                 progress: Callable[[int, int], None] = lambda done, total: None) -> list[Path]:
+def write_cohort(
+    out: Path,
+    recipes: list[Recipe],
+    exams: int,
+    *,
+    labelled: bool = True,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
     """Writes exams 0 … `exams` − 1 of every recipe below `out`; returns the dataset folders.
 
     A file that is there already is kept, if it is of the same exam: another recipe in the same folder is BadInput.
@@ -127,9 +134,13 @@ def _prepare(out: Path, recipe: Recipe, exams: int, labelled: bool) -> list[Task
     for i in range(exams):
         name, parameters = case_name(recipe, i), recipe.parameters(i)
         exam_list[name] = {
-            "seed": recipe.seed, "i": i, "parameters": digest(parameters),
-            "side": parameters["anatomy"].get("side"), "age": parameters["anatomy"].get("age"),
-            "contrast": parameters["image"]["contrast"], "plane": parameters["image"]["acquisition"]["plane"],
+            "seed": recipe.seed,
+            "i": i,
+            "parameters": digest(parameters),
+            "side": parameters["anatomy"].get("side"),
+            "age": parameters["anatomy"].get("age"),
+            "contrast": parameters["image"]["contrast"],
+            "plane": parameters["image"]["acquisition"]["plane"],
         }
         if known.get(name, exam_list[name]) != exam_list[name]:
             raise BadInput(f"{folder} holds {name} made in another way", "choose another folder or another seed")
@@ -151,8 +162,13 @@ def _description(recipe: Recipe, exams: int, labelled: bool) -> dict:
         "labels": {"background": 0} | bones,
         "numTraining": exams if labelled else 0,
         "file_ending": ENDING,
-        "pedboneseg": {"joint": joint, "domain": joint, "sides": {case: side for case, side in sides.items() if side},
-                       "unlabelled": {}, "reserved": []},
+        "pedboneseg": {
+            "joint": joint,
+            "domain": joint,
+            "sides": {case: side for case, side in sides.items() if side},
+            "unlabelled": {},
+            "reserved": [],
+        },
     }
 
 

@@ -1,4 +1,5 @@
 """Synthetic joints of children: labelled 3-D maps of bones and what surrounds them."""
+
 from . import ankle, elbow, hip, knee, shoulder
 from .model import OTHER_BONE, Anatomy
 from .tissues import BONE_TISSUES, Tissue

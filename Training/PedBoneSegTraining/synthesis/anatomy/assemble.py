@@ -2,6 +2,7 @@
 
 Bones are fields on the half-resolution grid, refined inside each bone's box; soft tissue is painted first, bones last.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from .soft_tissue import empty, lump_distance, lumps, muscles, outline, strand_b
 from .space import Box, Space, fine_box, finer
 from .tissues import Tissue as T
 
-FAR = 12.0     # distances are told up to here, mm
+FAR = 12.0  # distances are told up to here, mm
 
 
 @dataclass
@@ -24,11 +25,11 @@ class _Grown:
     bone: Bone
     label: int
     box: Box
-    surface: torch.Tensor      # the whole bone, unossified parts too
+    surface: torch.Tensor  # the whole bone, unossified parts too
     ossified: torch.Tensor
     plate: torch.Tensor | None
     wall: torch.Tensor | float  # thickness of the cortex, mm
-    red: torch.Tensor          # readiness for red marrow
+    red: torch.Tensor  # readiness for red marrow
     cover: torch.Tensor | None
 
 
@@ -91,8 +92,9 @@ def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) 
             share = partners.get(frozenset((bone.name, other.bone.name)))
             gap = 1.5 if share is None else 2 * share * parameters["cartilage_mm"] + parameters["film_mm"]
             _keep_clear(body.surface, box, other, max(gap, 2.0 * space.spacing))
-        ossified, plate = growth.ossify(body, bone.center, parameters["bone_age"], size, parameters["plate_mm"],
-                                        2 * space.spacing)
+        ossified, plate = growth.ossify(
+            body, bone.center, parameters["bone_age"], size, parameters["plate_mm"], 2 * space.spacing
+        )
         inward = torch.stack([-e.height for e in body.ends]).amin(0) if body.ends else torch.zeros_like(ossified)
         ends, middle = (c * size * parameters["cortex"] for c in bone.cortex)
         wall = ends + (middle - ends) * step(inward, 12 * size, 75 * size) if body.ends else ends
@@ -108,8 +110,17 @@ def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) 
 def _bone_box(bone: Bone, parameters: dict, space: Space) -> Box:
     """The voxels of level 1 around a bone, with room for its cartilage; turned back from the body to the field."""
     turn = rotation(*parameters["turn"])
-    corners = np.array([bone.frame.world((x, y, z)) for x in (bone.low[0], bone.high[0])
-                        for y in (bone.low[1], bone.high[1]) for z in (bone.low[2], bone.high[2])]) @ turn.T
+    corners = (
+        np.array(
+            [
+                bone.frame.world((x, y, z))
+                for x in (bone.low[0], bone.high[0])
+                for y in (bone.low[1], bone.high[1])
+                for z in (bone.low[2], bone.high[2])
+            ]
+        )
+        @ turn.T
+    )
     reach = max(e / 2 for e in parameters["field"]["extent_mm"]) / 100
     bend = max(abs(b) for b in parameters["bend_mm"]) * (reach + 0.3) ** 2 / parameters["size"]
     margin = 6.0 + 1.6 * parameters["warp"]["amplitude"] + bend
@@ -121,8 +132,10 @@ def _shared(a: Box, b: Box) -> tuple[Box, Box, Box] | None:
     both = tuple(slice(max(s.start, t.start), min(s.stop, t.stop)) for s, t in zip(a, b, strict=True))
     if empty(both):
         return None
-    return (both, *(tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(both, box, strict=True))
-                    for box in (a, b)))
+    return (
+        both,
+        *(tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(both, box, strict=True)) for box in (a, b)),
+    )
 
 
 def _keep_clear(surface: torch.Tensor, box: Box, other: _Grown, gap: float):
@@ -171,8 +184,9 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
         box = space.box(center - 1.4 * radii, center + 1.4 * radii, 1)
         if empty(box):
             continue
-        d = finer(lump_distance(half[(slice(None), *box)], center, radii, space.noise(seed + 7, 15.0, 1)[0][box],
-                                rough))
+        d = finer(
+            lump_distance(half[(slice(None), *box)], center, radii, space.noise(seed + 7, 15.0, 1)[0][box], rough)
+        )
         fine = fine_box(box)
         d = torch.maximum(d, skin[fine] + 2)
         tissue[fine] = torch.where(d < 0, int(inner), tissue[fine])
@@ -255,7 +269,7 @@ def _paint_bone(g: _Grown, parameters: dict, space: Space, tissue, bones, depth)
 
 def _other_side(arrays, skin: torch.Tensor, parameters: dict, space: Space):
     """The other limb, mirrored: the plane lies just medial of this one's skin, `other_side_mm` between the two."""
-    middle = skin[:, :, space.size[2] // 3: 2 * space.size[2] // 3] < 0
+    middle = skin[:, :, space.size[2] // 3 : 2 * space.size[2] // 3] < 0
     first = int(torch.nonzero(middle.flatten(1).any(1))[0]) if middle.any() else 0
     plane = first - round(parameters["soft"]["other_side_mm"] / 2 / space.spacing)
     if plane <= 0:

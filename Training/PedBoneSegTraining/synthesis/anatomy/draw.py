@@ -3,6 +3,7 @@
 numpy's uniform doubles are exact integers scaled by a power of two; normals made by a library's logarithm are not the
 same in the last bit everywhere, so ours are sums of uniforms, and everything is rounded before it is hashed.
 """
+
 import hashlib
 import json
 

@@ -2,6 +2,7 @@
 
 Ages are textbook values for the average of girls and boys, rounded; every exam has its own bone age about them.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +21,34 @@ class Center:
     appears: float
     complete: float
     fuses: float
-    rim: float          # cartilage around it when it appears, mm of an adult-sized bone
+    rim: float  # cartilage around it when it appears, mm of an adult-sized bone
 
 
 CENTERS = {
-    "femur.distal": Center(-0.5, 13, 16, 9), "tibia.proximal": Center(-0.2, 13, 16, 9),
-    "tibia.tubercle": Center(9, 13, 16, 6), "fibula.proximal": Center(3.5, 13, 16, 9), "patella": Center(3, 11, 99, 6),
-    "tibia.distal": Center(0.5, 11, 15.5, 6), "fibula.distal": Center(1, 12, 16, 5), "talus": Center(-1, 11, 99, 5),
-    "calcaneus": Center(-1, 11, 99, 5), "calcaneus.apophysis": Center(7, 12, 15, 6),
-    "tarsal": Center(1, 11, 99, 6), "metatarsal.base": Center(0, 6, 99, 3), "fifth.apophysis": Center(10, 13, 15, 3),
-    "humerus.proximal": Center(0.2, 12, 18, 14), "scapula": Center(-3, 12, 99, 4), "coracoid": Center(1, 13, 16, 8),
-    "acromion": Center(13, 16, 18.5, 5), "clavicle": Center(-2, 10, 99, 2), "rib": Center(-3, 5, 99, 1),
-    "femur.head": Center(0.4, 11, 16.5, 12), "femur.trochanter": Center(4, 13, 16.5, 12),
+    "femur.distal": Center(-0.5, 13, 16, 9),
+    "tibia.proximal": Center(-0.2, 13, 16, 9),
+    "tibia.tubercle": Center(9, 13, 16, 6),
+    "fibula.proximal": Center(3.5, 13, 16, 9),
+    "patella": Center(3, 11, 99, 6),
+    "tibia.distal": Center(0.5, 11, 15.5, 6),
+    "fibula.distal": Center(1, 12, 16, 5),
+    "talus": Center(-1, 11, 99, 5),
+    "calcaneus": Center(-1, 11, 99, 5),
+    "calcaneus.apophysis": Center(7, 12, 15, 6),
+    "tarsal": Center(1, 11, 99, 6),
+    "metatarsal.base": Center(0, 6, 99, 3),
+    "fifth.apophysis": Center(10, 13, 15, 3),
+    "humerus.proximal": Center(0.2, 12, 18, 14),
+    "scapula": Center(-3, 12, 99, 4),
+    "coracoid": Center(1, 13, 16, 8),
+    "acromion": Center(13, 16, 18.5, 5),
+    "clavicle": Center(-2, 10, 99, 2),
+    "rib": Center(-3, 5, 99, 1),
+    "femur.head": Center(0.4, 11, 16.5, 12),
+    "femur.trochanter": Center(4, 13, 16.5, 12),
     "pelvis": Center(-2, 12, 14.5, 2),
-    "humerus.distal": Center(1, 10, 14.5, 9), "humerus.medial": Center(5.5, 11, 16, 6),
+    "humerus.distal": Center(1, 10, 14.5, 9),
+    "humerus.medial": Center(5.5, 11, 16, 6),
     "ulna.olecranon": Center(9, 13, 15, 7),
     "radius.head": Center(5, 11, 15, 6),
 }

@@ -3,6 +3,7 @@
 The file's labels are named by a mapping {bone: value}; without one, they are the joint's own table's. Only the bones
 are read: cartilage, menisci and the rest are made anew, as for every source.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str
         image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
     except RuntimeError as error:
         raise BadInput(f"{path}: not a readable label map", str(error).strip().splitlines()[-1]) from None
-    array = np.transpose(sitk.GetArrayFromImage(image), (2, 1, 0))[:, ::-1]    # left, anterior, up
+    array = np.transpose(sitk.GetArrayFromImage(image), (2, 1, 0))[:, ::-1]  # left, anterior, up
     spacing = np.array(image.GetSpacing())
-    every = np.maximum(np.round(0.75 / spacing).astype(int), 1)      # finer than the exams is of no use
+    every = np.maximum(np.round(0.75 / spacing).astype(int), 1)  # finer than the exams is of no use
     array, spacing = array[tuple(slice(None, None, e) for e in every)], spacing * every
     if side == "right":
         array = array[::-1]
@@ -45,8 +46,9 @@ def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str
         low, high = _extent(masks[anchor][:, :, :top], spacing)
     scale, shift = fit(low, high, joint)
     frames = neutral_frames(joint)
-    return {bone: _field(mask, spacing, scale, shift, frames[bone], shaft_end(joint, bone)) for bone,
-            mask in masks.items()}
+    return {
+        bone: _field(mask, spacing, scale, shift, frames[bone], shaft_end(joint, bone)) for bone, mask in masks.items()
+    }
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -64,15 +66,18 @@ def _field(mask, spacing, scale: float, shift: np.ndarray, frame, cut: tuple[boo
     corners = np.array(np.nonzero(mask))
     low, high = corners.min(1), corners.max(1)
     first, last = np.ceil(10 / spacing).astype(int), np.ceil(10 / spacing).astype(int)
-    if any(cut):      # the last slices of a label map are ragged: the shaft is continued from a little before
+    if any(cut):  # the last slices of a label map are ragged: the shaft is continued from a little before
         (first if cut[0] else last)[2] = -np.ceil(4 / spacing[2])
-    view = tuple(slice(max(a - f, 0), min(b + t + 1, n))
-                 for a, b, f, t, n in zip(low, high, first, last, mask.shape, strict=True))
-    source = Field.from_mask(mask[view], shift + scale * np.array([s.start for s in view]) * spacing, scale * spacing,
-                             cut,
-                             smooth_mm=1.0)
-    box = np.array([frame.local(source.origin + (np.array(c) * (source.high - source.origin)))
-                    for c in np.ndindex(2, 2, 2)])
+    view = tuple(
+        slice(max(a - f, 0), min(b + t + 1, n))
+        for a, b, f, t, n in zip(low, high, first, last, mask.shape, strict=True)
+    )
+    source = Field.from_mask(
+        mask[view], shift + scale * np.array([s.start for s in view]) * spacing, scale * spacing, cut, smooth_mm=1.0
+    )
+    box = np.array(
+        [frame.local(source.origin + (np.array(c) * (source.high - source.origin))) for c in np.ndindex(2, 2, 2)]
+    )
     start, stop = box.min(0), box.max(0)
     axes = [np.arange(a, b, 1.0) for a, b in zip(start, stop, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))

@@ -4,6 +4,7 @@
 
 Meshes are of a right limb, x anterior, y superior, z right (lateral).
 """
+
 import json
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from PedBoneSegLib.errors import BadInput
 from . import JOINTS
 from .sampled import LONG, Field, fit, modelled_extent, neutral_frames, shaft_end
 
-STEP = 1.0      # mm of the sampled field, of an adult
-REACH = 130.0   # mm of a shaft that are kept
+STEP = 1.0  # mm of the sampled field, of an adult
+REACH = 130.0  # mm of a shaft that are kept
 
 
 def joints_in(folder: Path) -> tuple[str, ...]:
@@ -29,8 +30,9 @@ def load(folder: Path, joint: str) -> dict[str, Field]:
         raise BadInput(f"{folder / 'poses.json'}: no joint {joint}", "name one of " + ", ".join(joints_in(folder)))
     unit = 1000.0 if poses.get("units", "meters") == "meters" else 1.0
     read = {bone: _read(folder / pose["mesh"]) for bone, pose in poses[joint].items()}
-    points = {bone: unit * (p + np.asarray(poses[joint][bone]["offset"]))[:, (2, 0, 1)] for bone,
-              (p, _) in read.items()}
+    points = {
+        bone: unit * (p + np.asarray(poses[joint][bone]["offset"]))[:, (2, 0, 1)] for bone, (p, _) in read.items()
+    }
     box = _anchor_box(points[JOINTS[joint].ANCHOR[0]], joint)
     _, shift = fit(*box, joint, scale=1.0)
     frames = neutral_frames(joint)
@@ -103,7 +105,7 @@ def _read(path: Path):
 def _field(points: np.ndarray, cells: np.ndarray, frame, bone: str) -> Field:
     local = np.stack([frame.local(row) for row in points])
     low, high, cut = local.min(0), local.max(0), [False, False]
-    if bone in LONG:     # the far end of the shaft is not the joint's business
+    if bone in LONG:  # the far end of the shaft is not the joint's business
         if high[2] > REACH:
             high[2], cut[1] = REACH, True
         if low[2] < -REACH:
@@ -123,7 +125,7 @@ def winding(points: np.ndarray, cells: np.ndarray, start: np.ndarray, size: np.n
         order = (*(i for i in range(3) if i != axis), axis)
         crossings = _crossings(points[:, order], cells, start[list(order)], size[list(order)])
         inside = np.cumsum(crossings, axis=2) % 2 == 1
-        inside &= (crossings.sum(axis=2, keepdims=True) % 2 == 0)     # a ray that meets a gap abstains
+        inside &= crossings.sum(axis=2, keepdims=True) % 2 == 0  # a ray that meets a gap abstains
         votes += np.moveaxis(inside, (0, 1, 2), order).astype(np.int8)
     return votes >= 2
 
@@ -131,7 +133,7 @@ def winding(points: np.ndarray, cells: np.ndarray, start: np.ndarray, size: np.n
 def _crossings(points: np.ndarray, cells: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
     """How often each ray along the last axis passes the mesh just before each voxel."""
     counts = np.zeros(size, np.int16)
-    jitter = np.array([1.7e-4, 3.1e-4])       # rays keep off vertices and edges
+    jitter = np.array([1.7e-4, 3.1e-4])  # rays keep off vertices and edges
     for a, b, c in points[cells]:
         low = np.maximum(np.ceil((np.minimum(np.minimum(a, b), c)[:2] - start[:2] - jitter) / STEP), 0).astype(int)
         high = np.minimum(np.floor((np.maximum(np.maximum(a, b), c)[:2] - start[:2] - jitter) / STEP), size[:2] - 1)

@@ -1,4 +1,5 @@
 """The words in which a joint is described, before and after it becomes voxels."""
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import torch
 from .shapes import Points
 from .tissues import Tissue
 
-OTHER_BONE = 100   # labels above: bones in view that are not in the joint's table
+OTHER_BONE = 100  # labels above: bones in view that are not in the joint's table
 
 
 @dataclass
@@ -16,13 +17,13 @@ class Anatomy:
     """One exam's labelled map. Arrays are [x, y, z] with x to the left, y to the back, z up (LPS), isotropic."""
 
     joint: str
-    tissue: torch.Tensor      # uint8, values of Tissue
-    bones: torch.Tensor       # uint8: 0 none, 1..n the joint's table, above OTHER_BONE a neighbour
-    depth: torch.Tensor       # float32 mm: distance to the nearest bone's outer surface, negative inside, within ±12
-    group: torch.Tensor       # uint8: which muscle (1, 2, …) a voxel of muscle belongs to, 0 none
+    tissue: torch.Tensor  # uint8, values of Tissue
+    bones: torch.Tensor  # uint8: 0 none, 1..n the joint's table, above OTHER_BONE a neighbour
+    depth: torch.Tensor  # float32 mm: distance to the nearest bone's outer surface, negative inside, within ±12
+    group: torch.Tensor  # uint8: which muscle (1, 2, …) a voxel of muscle belongs to, 0 none
     spacing_mm: float
-    names: tuple[str, ...]    # bone of label 1, 2, …
-    parameters: dict          # all that was drawn, JSON-able
+    names: tuple[str, ...]  # bone of label 1, 2, …
+    parameters: dict  # all that was drawn, JSON-able
 
     @property
     def labels(self) -> torch.Tensor:
@@ -36,7 +37,7 @@ class Frame:
 
     rotation: np.ndarray
     origin: np.ndarray
-    scale: np.ndarray         # along the bone's own x, y, z: local lengths are those of an adult
+    scale: np.ndarray  # along the bone's own x, y, z: local lengths are those of an adult
 
     @property
     def size(self) -> float:
@@ -54,28 +55,28 @@ class Frame:
 class End:
     """One end of a bone that grows by a plate, or an apophysis."""
 
-    center: str               # its row in growth.CENTERS
-    height: torch.Tensor      # mm above the plate's middle, negative toward the shaft
+    center: str  # its row in growth.CENTERS
+    height: torch.Tensor  # mm above the plate's middle, negative toward the shaft
 
 
 @dataclass
 class Body:
     """A bone as fields over points: the whole of it, as if every cartilage in it had ossified."""
 
-    surface: torch.Tensor                           # signed distance
+    surface: torch.Tensor  # signed distance
     ends: list[End] = field(default_factory=list)
-    articular: torch.Tensor | None = None    # above 0 where cartilage may cover it; None: where it faces another
+    articular: torch.Tensor | None = None  # above 0 where cartilage may cover it; None: where it faces another
 
 
 @dataclass(frozen=True)
 class Bone:
     name: str
-    shape: Callable[[Points], Body]     # local points, adult millimetres
+    shape: Callable[[Points], Body]  # local points, adult millimetres
     frame: Frame
-    low: tuple[float, float, float]     # a local box around the bone
+    low: tuple[float, float, float]  # a local box around the bone
     high: tuple[float, float, float]
-    center: str | None = None           # growth.CENTERS row of a bone that ossifies from its middle
-    cortex: tuple[float, float] = (0.7, 0.7)   # thickness at the ends and in the middle of the shaft, adult mm
+    center: str | None = None  # growth.CENTERS row of a bone that ossifies from its middle
+    cortex: tuple[float, float] = (0.7, 0.7)  # thickness at the ends and in the middle of the shaft, adult mm
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ class Strand:
     """A muscle, tendon, ligament, vessel or nerve: a soft stick along a curve, in world millimetres."""
 
     tissue: Tissue
-    path: np.ndarray          # [n, 3]
+    path: np.ndarray  # [n, 3]
     radii: tuple[float, ...]  # one per point of the path
-    flat: tuple[float, float, float] | None = None   # direction across which it is thin
-    aspect: float = 1.0       # how many times thinner it is along `flat`
+    flat: tuple[float, float, float] | None = None  # direction across which it is thin
+    aspect: float = 1.0  # how many times thinner it is along `flat`
 
 
 @dataclass
@@ -95,8 +96,8 @@ class Joint:
 
     name: str
     bones: list[Bone]
-    contacts: list[tuple[str, str, float]]   # bones that face each other; their cartilage as a part of the knee's
+    contacts: list[tuple[str, str, float]]  # bones that face each other; their cartilage as a part of the knee's
     strands: list[Strand]
-    wrap: float = 22.0                  # how far the skin bridges between muscles, adult mm
-    fat: float = 1.0                    # subcutaneous fat as a part of the thigh's
-    torso: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None   # points → distances: wall, lung, organs
+    wrap: float = 22.0  # how far the skin bridges between muscles, adult mm
+    fat: float = 1.0  # subcutaneous fat as a part of the thigh's
+    torso: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None  # points → distances: wall, lung, organs

@@ -3,6 +3,7 @@
 A bone becomes a sampled distance field in the local millimetres of the joint's own modelled bone, so that pose, growth
 plates, cartilage and soft tissue are the same mechanism for every source, and bones can be blended with modelled ones.
 """
+
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,17 +23,17 @@ LONG = {"femur", "tibia", "fibula", "humerus", "radius", "ulna"}
 class Field:
     """Signed distance in millimetres on a regular grid of a bone's local coordinates (x lateral, y anterior, z up)."""
 
-    distance: torch.Tensor            # [x, y, z]
-    origin: np.ndarray                # centre of voxel 0
+    distance: torch.Tensor  # [x, y, z]
+    origin: np.ndarray  # centre of voxel 0
     spacing: np.ndarray
-    cut: tuple[bool, bool] = (False, False)   # the bone goes on beyond the lowest, the highest plane
+    cut: tuple[bool, bool] = (False, False)  # the bone goes on beyond the lowest, the highest plane
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, origin, spacing, cut=(False, False), smooth_mm: float = 0.7) -> "Field":
         spacing = np.asarray(spacing, float)
         outside = ndimage.distance_transform_edt(~mask, spacing)
         inside = ndimage.distance_transform_edt(mask, spacing)
-        half = spacing.min() / 2            # the surface lies between the voxels' centres
+        half = spacing.min() / 2  # the surface lies between the voxels' centres
         signed = np.where(mask, half - inside, outside - half)
         signed = ndimage.gaussian_filter(signed, smooth_mm / spacing, mode="nearest").astype(np.float32)
         return cls(torch.from_numpy(signed), np.asarray(origin, float), spacing, tuple(cut))
@@ -54,7 +55,7 @@ class Field:
                 over = torch.where(over < 0, over * (not self.cut[0]), over * (not self.cut[1]))
             beyond = beyond + over**2
             grid.append(t.clamp(-1, 1))
-        where = torch.stack(grid[::-1], -1)[None]       # grid_sample names the last array axis first
+        where = torch.stack(grid[::-1], -1)[None]  # grid_sample names the last array axis first
         values = F.grid_sample(self.distance.to(where.device)[None, None], where, align_corners=True)[0, 0]
         return values + (beyond + 1e-12).sqrt()
 
@@ -63,8 +64,13 @@ def average_parameters(joint: str) -> dict:
     """The joint's average adult, posed as shapes from elsewhere are expected."""
     module = JOINTS[joint]
     names = module.BONES + module.NEIGHBORS
-    return {"pose": module.draw(Average()) | module.REST, "size": 1.0, "shaft": 1.0,
-            "proportions": {n: [1.0, 1.0, 1.0] for n in names}, "soft": {"bulk": 1.0, "seed": 0}}
+    return {
+        "pose": module.draw(Average()) | module.REST,
+        "size": 1.0,
+        "shaft": 1.0,
+        "proportions": {n: [1.0, 1.0, 1.0] for n in names},
+        "soft": {"bulk": 1.0, "seed": 0},
+    }
 
 
 def modelled_extent(joint: str, bone_name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -117,8 +123,12 @@ def with_fields(joint: Joint, fields: dict[str, Field], parameters: dict) -> Joi
             for k, cut in enumerate(field.cut):
                 if cut and long:
                     (low, high)[k][2] = (bone.low, bone.high)[k][2]
-            bone = replace(bone, shape=_mixed(bone, field, blend if bone.name != "scapula" else 0.0, thin, long),
-                           low=tuple(low), high=tuple(high))
+            bone = replace(
+                bone,
+                shape=_mixed(bone, field, blend if bone.name != "scapula" else 0.0, thin, long),
+                low=tuple(low),
+                high=tuple(high),
+            )
         bones.append(bone)
     return replace(joint, bones=bones)
 
@@ -128,16 +138,16 @@ def _mixed(bone: Bone, field: Field, blend: float, thin: float, long: bool):
 
     def shape(p) -> Body:
         q = p
-        if aside is not None:        # the modelled shaft is bent to where the other one was cut
+        if aside is not None:  # the modelled shaft is bent to where the other one was cut
             share = step(p[2] if height > 0 else -p[2], 0.3 * abs(height), abs(height))
             q = (p[0] - float(aside[0]) * share, p[1] - float(aside[1]) * share, p[2])
         model = bone.shape(q)
-        if long and model.ends:      # a child's shaft is thinner for its ends: read the field further out
+        if long and model.ends:  # a child's shaft is thinner for its ends: read the field further out
             inward = -model.ends[0].height
             wider = 1 / (1 + (thin - 1) * step(inward, 5, 60))
             p = (p[0] * wider, p[1] * wider, p[2])
         share = torch.full_like(p[2], blend)
-        if long and field.cut[0]:    # beyond the cut the modelled shaft goes on
+        if long and field.cut[0]:  # beyond the cut the modelled shaft goes on
             share = torch.maximum(share, 1 - step(p[2], float(field.low[2]) - 25, float(field.low[2]) + 8))
         if long and field.cut[1]:
             share = torch.maximum(share, step(p[2], float(field.high[2]) - 8, float(field.high[2]) + 25))

@@ -3,6 +3,7 @@
 Every function takes points p, a sequence of three tensors (x, y, z), and returns a tensor. Distances are exact or
 first-order right near the surface, which is what cortex, cartilage and joint space are measured with.
 """
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +40,7 @@ def ellipsoid(p: Points, center, radii, turn: np.ndarray | None = None) -> torch
     q = turned(p, turn, center)
     k0 = length(*(q[i] / radii[i] for i in range(3)))
     k1 = length(*(q[i] / radii[i] ** 2 for i in range(3)))
-    return torch.where(k0 < 0.3, (k0 - 1) * min(radii), k0 * (k0 - 1) / k1)   # the quotient is void at the centre
+    return torch.where(k0 < 0.3, (k0 - 1) * min(radii), k0 * (k0 - 1) / k1)  # the quotient is void at the centre
 
 
 def ball(p: Points, center, radius: float) -> torch.Tensor:
@@ -77,7 +78,7 @@ def profile(where: torch.Tensor, knots: Sequence[float], values: Sequence[float]
     index = torch.bucketize(where.contiguous(), knots_t).clamp(1, len(knots) - 1)
     left, right = knots_t[index - 1], knots_t[index]
     t = ((where - left) / (right - left)).clamp(0, 1)
-    slope = torch.zeros_like(values_t)       # Catmull-Rom tangents, flat at the ends
+    slope = torch.zeros_like(values_t)  # Catmull-Rom tangents, flat at the ends
     if len(knots) > 2:
         slope[1:-1] = (values_t[2:] - values_t[:-2]) / (knots_t[2:] - knots_t[:-2])
     span = right - left

@@ -1,4 +1,5 @@
 """From strands and bones to muscles, fat planes, skin and the lumps that must not be taken for bone."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -65,7 +66,7 @@ def outline(space: Space, p: torch.Tensor, strands: list[Strand], bones: torch.T
     """Distance to the deep fascia on level 2: muscles and bones wrapped up together."""
     wrap = bones
     for strand in strands:
-        if strand.tissue == Tissue.MUSCLE:     # drawn swollen, so that neighbours meet; the limb is not
+        if strand.tissue == Tissue.MUSCLE:  # drawn swollen, so that neighbours meet; the limb is not
             strand = replace(strand, radii=tuple(0.72 * r for r in strand.radii))
         if strand.tissue in (Tissue.MUSCLE, Tissue.TENDON, Tissue.LIGAMENT, Tissue.FAT):
             wrap = union(wrap, strand_distance(p, strand), k)
@@ -89,7 +90,7 @@ def lumps(space: Space, parameters: dict) -> list[tuple[Tissue, Tissue | None, n
         r = size * d.uniform(6, 22)
         inside = d.choice((Tissue.MASS, Tissue.MASS, Tissue.FAT, Tissue.FLUID))
         shell = d.choice((Tissue.FASCIA, None))
-        tall = d.uniform(0.7, 1.6) if d.chance(0.6) else d.uniform(1.6, 3.5)     # a long one with a rim is like a shaft
+        tall = d.uniform(0.7, 1.6) if d.chance(0.6) else d.uniform(1.6, 3.5)  # a long one with a rim is like a shaft
         radii = r * np.array([d.uniform(0.7, 1), d.uniform(0.7, 1), tall])
         made.append((inside, shell, place(0.6), radii, 0.3))
     return made

@@ -1,4 +1,5 @@
 """Where joints come from: each source turns an exam's number into an anatomy."""
+
 from functools import partial
 from pathlib import Path
 from typing import Protocol

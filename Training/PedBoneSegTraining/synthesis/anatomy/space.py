@@ -5,6 +5,7 @@ Four levels share one field of view: 0 is the final grid, 1 has half its resolut
 millimetres from the joint's centre; array axes run lateral, *posterior*, superior, so that the finished array has the
 axes L, P, S of a left limb.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,9 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Space:
-    size: tuple[int, int, int]            # voxels, each a multiple of 8
-    spacing: float                        # mm, isotropic
-    center: tuple[float, float, float]    # the point in the middle of the field: lateral, anterior, superior
+    size: tuple[int, int, int]  # voxels, each a multiple of 8
+    spacing: float  # mm, isotropic
+    center: tuple[float, float, float]  # the point in the middle of the field: lateral, anterior, superior
     device: torch.device
 
     def shape(self, level: int) -> tuple[int, int, int]:
@@ -40,8 +41,9 @@ class Space:
         slices = []
         for i in range(3):
             n, step = self.size[i] >> level, self.spacing * 2**level
-            ends = sorted(((c - self.center[i]) * (-1 if i == 1 else 1)) / step + (n - 1) / 2
-                          for c in (low[i], high[i]))
+            ends = sorted(
+                ((c - self.center[i]) * (-1 if i == 1 else 1)) / step + (n - 1) / 2 for c in (low[i], high[i])
+            )
             start = min(max(int(np.floor(ends[0])), 0), n)
             slices.append(slice(start, max(min(int(np.ceil(ends[1])) + 1, n), start)))
         return tuple(slices)
@@ -55,7 +57,7 @@ class Space:
         extents = [n * self.spacing for n in self.size]
         counts = [max(int(np.ceil(e / c)), 1) + 3 for e, c in zip(extents, cells, strict=True)]
         field = torch.from_numpy(lattice(seed, (channels, *counts))).to(self.device)
-        for i in (2, 1, 0):   # the finest sums last would cost more: contract the small axes first
+        for i in (2, 1, 0):  # the finest sums last would cost more: contract the small axes first
             n = self.size[i] >> level
             where = (torch.arange(n, device=self.device, dtype=torch.float32) + 0.5) / n * (counts[i] - 3)
             field = torch.movedim(torch.movedim(field, i + 1, -1) @ _bspline(where, counts[i]), -1, i + 1)

@@ -1,4 +1,5 @@
 """Muscles, tendons, ligaments, vessels and nerves laid along the posed bones."""
+
 import numpy as np
 
 from .draw import Draw

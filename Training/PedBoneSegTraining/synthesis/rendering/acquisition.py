@@ -46,8 +46,9 @@ class Acquisition:
         return asdict(self)
 
 
-def draw_acquisition(key: tuple, settings: RenderSettings, planes: Sequence[str] = tuple(AXES),
-                     pixel_mm: tuple[float, float] = PIXEL_MM) -> Acquisition:
+def draw_acquisition(
+    key: tuple, settings: RenderSettings, planes: Sequence[str] = tuple(AXES), pixel_mm: tuple[float, float] = PIXEL_MM
+) -> Acquisition:
     """The protocol of the exam that `key` names, in one of `planes`, with pixels of `pixel_mm` (low, high)."""
     random = Draw(*key, "acquisition")
     plane = random.choice(list(planes))
@@ -62,18 +63,29 @@ def draw_acquisition(key: tuple, settings: RenderSettings, planes: Sequence[str]
     trims = [[random.uniform(-0.2, 0.04), random.uniform(-0.2, 0.04)] for _ in range(3)]
     across = AXES[plane][2][0]
     trims[across] = [random.uniform(-0.02, 0.12), random.uniform(-0.02, 0.12)]
-    tilt, cut, padding = (getattr(settings, name).draw(Draw(*key, name))
-                          for name in ("oblique", "field_cut", "padding"))
+    tilt, cut, padding = (
+        getattr(settings, name).draw(Draw(*key, name)) for name in ("oblique", "field_cut", "padding")
+    )
     detail = Draw(*key, "geometry")
     angles = tuple((tilt or 0.0) * detail.uniform(-1, 1) for _ in range(3))
     sides = [(int(detail.uniform(0, 3)), int(detail.uniform(0, 2))) for _ in range(2)]
-    for axis, end in sides[:1 + detail.chance(0.3)]:
+    for axis, end in sides[: 1 + detail.chance(0.3)]:
         if cut is not None:
             trims[axis][end] = cut
     corners = [(detail.uniform(0, 360), (padding or 0.0) * detail.uniform(0.3, 1)) for _ in range(3)]
-    blank = corners[:int(detail.uniform(1, 4))] if padding is not None else []
-    return Acquisition(plane, isotropic, round(pixel, 4), round(slice_mm, 4), round(thickness, 4), angles,
-                       tuple(map(tuple, trims)), random.chance(0.5), random.chance(0.5), tuple(blank))
+    blank = corners[: int(detail.uniform(1, 4))] if padding is not None else []
+    return Acquisition(
+        plane,
+        isotropic,
+        round(pixel, 4),
+        round(slice_mm, 4),
+        round(thickness, 4),
+        angles,
+        tuple(map(tuple, trims)),
+        random.chance(0.5),
+        random.chance(0.5),
+        tuple(blank),
+    )
 
 
 @dataclass(frozen=True)
@@ -111,8 +123,10 @@ def lay_out(acquisition: Acquisition, anatomy, most_voxels: int) -> Layout:
     half = np.array(anatomy.tissue.shape) / 2 * anatomy.spacing_mm
     for axis, (before, after) in enumerate(acquisition.trims):
         at_border = (end < 1.5 * anatomy.spacing_mm for end in (low[axis] + half[axis], half[axis] - high[axis]))
-        before, after = (abs(trim) * 0.6 if trim < 0 and border else trim
-                         for trim, border in zip((before, after), at_border, strict=True))
+        before, after = (
+            abs(trim) * 0.6 if trim < 0 and border else trim
+            for trim, border in zip((before, after), at_border, strict=True)
+        )
         edges[axis] = low[axis] + before * extent[axis], high[axis] - after * extent[axis]
     (column, _), (row, row_sense), (across, across_sense) = AXES[acquisition.plane]
     lengths = edges[:, 1] - edges[:, 0]
@@ -131,8 +145,9 @@ def lay_out(acquisition: Acquisition, anatomy, most_voxels: int) -> Layout:
     for position, axis in enumerate((across, row, column)):
         axes[axis, position] = senses[axis]
     thickness = acquisition.thickness_mm * step / acquisition.slice_mm
-    return Layout((slices, rows, columns), (step, pixel, pixel), edges.mean(axis=1),
-                  _rotation(acquisition.tilt) @ axes, thickness)
+    return Layout(
+        (slices, rows, columns), (step, pixel, pixel), edges.mean(axis=1), _rotation(acquisition.tilt) @ axes, thickness
+    )
 
 
 def _body(anatomy) -> tuple[np.ndarray, np.ndarray]:
@@ -167,15 +182,17 @@ def covered(layout: Layout, anatomy, extra_rows: tuple[int, int] = (0, 0)) -> tu
     middle = np.array(anatomy.tissue.shape) / 2
     box = []
     for axis, count in enumerate(anatomy.tissue.shape):
-        low, high = ((layout.center[axis] + side * around[axis]) / anatomy.spacing_mm + middle[axis]
-                     for side in (-1, 1))
+        low, high = (
+            (layout.center[axis] + side * around[axis]) / anatomy.spacing_mm + middle[axis] for side in (-1, 1)
+        )
         start = int(np.clip(np.floor(low) - 2, 0, count - 2))
         box.append(slice(start, int(np.clip(np.ceil(high) + 2, start + 2, count))))
     return tuple(box)
 
 
-def sample(layout: Layout, anatomy, signal: torch.Tensor, box: tuple[slice, ...],
-           extra: tuple[int, int] = (0, 0)) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(
+    layout: Layout, anatomy, signal: torch.Tensor, box: tuple[slice, ...], extra: tuple[int, int] = (0, 0)
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Signal [channels, slices, rows, columns] and labels uint8 [slices, rows, columns] of the layout.
 
     `signal` is given inside `box`. `extra` rows and columns are sampled on both sides, for what folds over.
@@ -208,17 +225,17 @@ def sample(layout: Layout, anatomy, signal: torch.Tensor, box: tuple[slice, ...]
     labels = torch.empty(slices, rows, columns, dtype=torch.uint8, device=device)
     inner = (slice(extra[0], extra[0] + rows), slice(extra[1], extra[1] + columns))
     for first in range(0, slices, CHUNK):
-        part = starts[first:first + CHUNK]
+        part = starts[first : first + CHUNK]
         total = 0
         for one in range(passes):
             points = plane + (part + normal * ((one + 0.5) / passes - 0.5))[:, None, None]
             total = total + F.grid_sample(channels, points[None], align_corners=True)[0]
         total /= passes
-        out[:, first:first + CHUNK] = total[:signal.shape[0]]
-        shares = total[signal.shape[0]:, :, inner[0], inner[1]]
+        out[:, first : first + CHUNK] = total[: signal.shape[0]]
+        shares = total[signal.shape[0] :, :, inner[0], inner[1]]
         best, which = shares.max(dim=0)
         rest = 1 - shares.sum(dim=0)
-        labels[first:first + CHUNK] = torch.where(best > rest, which + 1, 0).to(torch.uint8)
+        labels[first : first + CHUNK] = torch.where(best > rest, which + 1, 0).to(torch.uint8)
     return out, labels
 
 

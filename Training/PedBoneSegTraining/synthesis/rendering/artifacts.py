@@ -53,8 +53,10 @@ def coil_falloff(image: torch.Tensor, strength: float, random: Draw) -> None:
     """A surface coil beside the body: the gain falls with the square of the distance over the reach `strength`."""
     angle, height = random.uniform(0, 2 * np.pi), random.uniform(-0.6, 0.6)
     place = (height, 1.1 * np.sin(angle), 1.1 * np.cos(angle))
-    lines = [(torch.linspace(-1, 1, count, device=image.device) - at) ** 2
-             for count, at in zip(image.shape, place, strict=True)]
+    lines = [
+        (torch.linspace(-1, 1, count, device=image.device) - at) ** 2
+        for count, at in zip(image.shape, place, strict=True)
+    ]
     gain = 1 / (1 + (lines[0][:, None, None] + lines[1][:, None] + lines[2]) / (2 * strength) ** 2)
     image *= gain / gain.double().mean().float()  # in double: the same with any number of threads
 
@@ -65,7 +67,7 @@ def edge_loss(image: torch.Tensor, strength: float, random: Draw) -> None:
     both, first, depth = random.chance(0.4), random.chance(0.5), random.uniform(0.4, 0.97)
     along = torch.linspace(0, 1, image.shape[axis], device=image.device)
     gain = torch.ones_like(along)
-    for distance in ((along, 1 - along) if both else (along if first else 1 - along,)):
+    for distance in (along, 1 - along) if both else (along if first else 1 - along,):
         gain *= 1 - depth * (1 - distance / strength).clamp(min=0) ** 2
     image *= gain.view([-1 if axis == one else 1 for one in range(3)])
 
@@ -82,16 +84,23 @@ def metal(image: torch.Tensor, radius_mm: float, spacing: tuple[float, float, fl
     """A void with a bright pile-up on one side of it."""
     place = [random.uniform(0.25, 0.75) * (count - 1) for count in image.shape]
     stretch = [random.uniform(0.7, 1.8) for _ in range(3)]
-    lines = [(torch.arange(count, device=image.device) - at) * mm / (radius_mm * wide)
-             for count, at, mm, wide in zip(image.shape, place, spacing, stretch, strict=True)]
+    lines = [
+        (torch.arange(count, device=image.device) - at) * mm / (radius_mm * wide)
+        for count, at, mm, wide in zip(image.shape, place, spacing, stretch, strict=True)
+    ]
     distance = (lines[0][:, None, None] ** 2 + lines[1][:, None] ** 2 + lines[2] ** 2).sqrt()
     image *= torch.sigmoid((distance - 1) * 8)
     rim = torch.exp(-(((distance - 1.15) * 7) ** 2)) * (lines[1][:, None] > 0.4 * distance)
     image += rim * random.uniform(0.5, 2.0)
 
 
-def spectrum(image: torch.Tensor, spacing: tuple[float, float], phase_rows: bool, effects: dict[str, float | None],
-             randoms: dict[str, Draw]) -> torch.Tensor:
+def spectrum(
+    image: torch.Tensor,
+    spacing: tuple[float, float],
+    phase_rows: bool,
+    effects: dict[str, float | None],
+    randoms: dict[str, Draw],
+) -> torch.Tensor:
     """All that happens in k-space, then the magnitude: motion, ghosting, noise, and the window of the reconstruction.
 
     The middle of k-space stays where the patient was for most of the scan, so that the image does not shift.
@@ -103,8 +112,13 @@ def spectrum(image: torch.Tensor, spacing: tuple[float, float], phase_rows: bool
     return out[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].contiguous() if shaped else out
 
 
-def _through_k_space(image: torch.Tensor, spacing: tuple[float, float], phase_rows: bool,
-                     effects: dict[str, float | None], randoms: dict[str, Draw]) -> torch.Tensor:
+def _through_k_space(
+    image: torch.Tensor,
+    spacing: tuple[float, float],
+    phase_rows: bool,
+    effects: dict[str, float | None],
+    randoms: dict[str, Draw],
+) -> torch.Tensor:
     device, (rows, columns) = image.device, image.shape[1:]
     y, x = torch.fft.fftfreq(rows, device=device), torch.fft.fftfreq(columns, device=device)  # cycles a pixel
     lines = y if phase_rows else x
@@ -120,8 +134,11 @@ def _through_k_space(image: torch.Tensor, spacing: tuple[float, float], phase_ro
         window = window * on_lines(torch.sigmoid((0.5 * (1 - strength) - lines.abs()) * 60))
     if (strength := effects["gibbs"]) is not None:
         edge = 0.5 * (1 - strength)
-        window = window * (on_lines((lines.abs() <= edge).float()) if randoms["gibbs"].chance(0.5)
-                           else ((y.abs() <= edge)[:, None] & (x.abs() <= edge)).float())
+        window = window * (
+            on_lines((lines.abs() <= edge).float())
+            if randoms["gibbs"].chance(0.5)
+            else ((y.abs() <= edge)[:, None] & (x.abs() <= edge)).float()
+        )
 
     factor = None
     if (strength := effects["motion"]) is not None:
@@ -137,16 +154,17 @@ def _through_k_space(image: torch.Tensor, spacing: tuple[float, float], phase_ro
     if factor is not None:
         image = torch.fft.ifft2(torch.fft.fft2(image) * (factor * window))
     elif shaped:
-        image = torch.fft.irfft2(torch.fft.rfft2(image) * window[:, :columns // 2 + 1], s=(rows, columns))
+        image = torch.fft.irfft2(torch.fft.rfft2(image) * window[:, : columns // 2 + 1], s=(rows, columns))
     if (strength := effects["noise"]) is None:
         return image.abs()
     random = randoms["noise"]
     correlated = random.chance(0.5) and shaped  # noise that went through the window
     real, imaginary = (_noise(image.shape, random, device) * strength for _ in range(2))
     if correlated:
-        keep = window[:, :columns // 2 + 1] / (window.double()**2).mean().sqrt().float()
-        real, imaginary = (torch.fft.irfft2(torch.fft.rfft2(one) * keep, s=(rows, columns))
-                           for one in (real, imaginary))
+        keep = window[:, : columns // 2 + 1] / (window.double() ** 2).mean().sqrt().float()
+        real, imaginary = (
+            torch.fft.irfft2(torch.fft.rfft2(one) * keep, s=(rows, columns)) for one in (real, imaginary)
+        )
     if image.is_complex():
         real, imaginary = real + image.real, imaginary + image.imag
     else:
@@ -161,7 +179,7 @@ def _motion(millimeters: float, lines, y, x, spacing, random: Draw, on_lines) ->
     for _ in range(int(random.uniform(1, 5))):
         start, length = random.uniform(0, 0.95), random.uniform(0.01, 0.12)
         angle = random.uniform(0, 2 * np.pi)
-        stretch = order[int(start * len(lines)):int((start + length) * len(lines)) + 1]
+        stretch = order[int(start * len(lines)) : int((start + length) * len(lines)) + 1]
         stretch = stretch[lines[stretch].abs() > 0.04]
         down[stretch] = millimeters * np.sin(angle) / spacing[0]
         right[stretch] = millimeters * np.cos(angle) / spacing[1]
@@ -182,7 +200,7 @@ def _noise(shape: torch.Size, random: Draw, device: torch.device) -> torch.Tenso
     out = torch.empty(shape, device=device)
     for one in out:
         start = int(random.uniform(0, 1) * _BANK) + int(random.uniform(0, 1) * 64)
-        stretch = bank[start % _BANK:start % _BANK + count].view(shape[1:])
+        stretch = bank[start % _BANK : start % _BANK + count].view(shape[1:])
         one.copy_(stretch if random.chance(0.5) else -stretch)
     return out
 

@@ -87,16 +87,23 @@ def draw_contrast(random: Draw, preset: str | None = None) -> tuple[str, dict]:
     if preset is None and kind > 0.75:
         return "random", {"signals": [random.uniform(0, 1) for _ in range(TISSUES)], **_personal(random)}
     if preset is None and kind > 0.5:
-        entries |= {"second": second, "second_settings": [random.uniform(0, 1) for _ in range(4)],
-                    "share": random.uniform(0.2, 0.8)}
+        entries |= {
+            "second": second,
+            "second_settings": [random.uniform(0, 1) for _ in range(4)],
+            "share": random.uniform(0.2, 0.8),
+        }
         return "blend", entries | _personal(random)
     return preset or first, entries | _personal(random)
 
 
 def _personal(random: Draw) -> dict:
     """One body's deviation from the table: factors on density, T1 and T2; what the lures are made of."""
-    return {"personal": [[random.uniform(0.88, 1.12) for _ in range(3)] for _ in range(TISSUES)],
-            "tesla": random.uniform(0, 1), "lure": random.uniform(0, 1), "rim": random.uniform(0, 0.5)}
+    return {
+        "personal": [[random.uniform(0.88, 1.12) for _ in range(3)] for _ in range(TISSUES)],
+        "tesla": random.uniform(0, 1),
+        "lure": random.uniform(0, 1),
+        "rim": random.uniform(0, 0.5),
+    }
 
 
 def contrast(name: str, numbers: dict) -> Contrast:
@@ -121,8 +128,13 @@ def contrast(name: str, numbers: dict) -> Contrast:
 def _anything(signals: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """A signal at random for each tissue; air, cortex and what is like it stay dark, since no sequence shows them."""
     total = np.array(signals)
-    for tissue, ceiling in ((Tissue.AIR, 0.0), (Tissue.CORTEX, 0.15), (Tissue.TENDON, 0.35), (Tissue.LIGAMENT, 0.5),
-                            (Tissue.LUNG, 0.2)):
+    for tissue, ceiling in (
+        (Tissue.AIR, 0.0),
+        (Tissue.CORTEX, 0.15),
+        (Tissue.TENDON, 0.35),
+        (Tissue.LIGAMENT, 0.5),
+        (Tissue.LUNG, 0.2),
+    ):
         total[tissue] *= ceiling
     red = total[Tissue.MARROW_RED]
     total[Tissue.MARROW] = 0.2 + 0.8 * total[Tissue.MARROW]  # marrow of no signal at all is no marrow

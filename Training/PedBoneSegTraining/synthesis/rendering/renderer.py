@@ -27,22 +27,48 @@ class Rendering:
     parameters: dict
 
 
-def draw_parameters(key: tuple, settings: RenderSettings, preset: str | None = None,
-                    planes: Sequence[str] = tuple(AXES), pixel_mm: tuple[float, float] = PIXEL_MM) -> dict:
+def draw_parameters(
+    key: tuple,
+    settings: RenderSettings,
+    preset: str | None = None,
+    planes: Sequence[str] = tuple(AXES),
+    pixel_mm: tuple[float, float] = PIXEL_MM,
+) -> dict:
     """Everything that one acquisition of an anatomy is made by, JSON-able, without making it."""
     name, numbers = draw_contrast(Draw(*key, "contrast"), preset)
     effects = {name: getattr(settings, name).draw(Draw(*key, name)) for name in _INTENSITY}
     acquisition = draw_acquisition(key, settings, planes, pixel_mm)
-    return {"contrast": name, "numbers": numbers, "acquisition": acquisition.to_dict(), "effects": effects,
-            "white": 10 ** Draw(*key, "white").uniform(2.3, 3.6)}
+    return {
+        "contrast": name,
+        "numbers": numbers,
+        "acquisition": acquisition.to_dict(),
+        "effects": effects,
+        "white": 10 ** Draw(*key, "white").uniform(2.3, 3.6),
+    }
 
 
-_INTENSITY = ("bias_field", "coil_falloff", "edge_loss", "chemical_shift", "wrap", "metal", "blur", "gibbs",
-              "zero_fill", "motion", "ghosting", "noise", "slice_gain", "gamma", "saturation")
+_INTENSITY = (
+    "bias_field",
+    "coil_falloff",
+    "edge_loss",
+    "chemical_shift",
+    "wrap",
+    "metal",
+    "blur",
+    "gibbs",
+    "zero_fill",
+    "motion",
+    "ghosting",
+    "noise",
+    "slice_gain",
+    "gamma",
+    "saturation",
+)
 
 
-def render(anatomy, matter: Matter, key: tuple, parameters: dict, *, most_voxels: int = MOST_VOXELS,
-           name: str = "synthetic") -> Rendering:
+def render(
+    anatomy, matter: Matter, key: tuple, parameters: dict, *, most_voxels: int = MOST_VOXELS, name: str = "synthetic"
+) -> Rendering:
     """The acquisition that `parameters` (from `draw_parameters` with the same key) describe."""
     effects = parameters["effects"]
     randoms = {name: Draw(*key, name, "detail") for name in effects}
@@ -54,11 +80,13 @@ def render(anatomy, matter: Matter, key: tuple, parameters: dict, *, most_voxels
         extra[along_phase] = int(effects["wrap"] * layout.size[1 + along_phase])
     box = covered(layout, anatomy, tuple(extra))
     seen = contrast(parameters["contrast"], parameters["numbers"])
-    parts, labels = sample(layout, anatomy, signals(matter, seen, box, effects["chemical_shift"] is not None), box,
-                           tuple(extra))
+    parts, labels = sample(
+        layout, anatomy, signals(matter, seen, box, effects["chemical_shift"] is not None), box, tuple(extra)
+    )
     if effects["chemical_shift"] is not None:
-        image = parts[0] + artifacts.shift_fat(parts[1], effects["chemical_shift"], layout.spacing[1],
-                                               not acquisition.phase_rows)
+        image = parts[0] + artifacts.shift_fat(
+            parts[1], effects["chemical_shift"], layout.spacing[1], not acquisition.phase_rows
+        )
     else:
         image = parts[0]
     image = artifacts.fold(image, tuple(extra)).contiguous()

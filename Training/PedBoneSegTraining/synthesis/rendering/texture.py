@@ -21,10 +21,23 @@ BLOCK = 128  # voxels along a block's edge
 CELLS = 6  # parts of a tissue that may differ
 _GRAIN = {"fine": 0.7, "streak": 2.2, "middle": 4.5, "coarse": 13.0}  # deviation of the filter, in voxels
 _SOFT = (Tissue.FAT, Tissue.MUSCLE, Tissue.INTERMUSCULAR, Tissue.FASCIA, Tissue.ORGAN)  # where a lure may lie
-_PARTNER = {Tissue.MUSCLE: Tissue.INTERMUSCULAR, Tissue.FAT: Tissue.FASCIA, Tissue.MARROW: Tissue.MARROW_RED,
-            Tissue.MARROW_RED: Tissue.MARROW}  # what mingles with a tissue
-_GRAINY = {Tissue.MARROW: 1.0, Tissue.MARROW_RED: 1.0, Tissue.MUSCLE: 1.0, Tissue.MASS: 0.6, Tissue.FAT: 0.6,
-           LURE_CORE: 1.0, Tissue.CARTILAGE: 0.2, Tissue.UNOSSIFIED: 0.3, Tissue.ORGAN: 0.6}
+_PARTNER = {
+    Tissue.MUSCLE: Tissue.INTERMUSCULAR,
+    Tissue.FAT: Tissue.FASCIA,
+    Tissue.MARROW: Tissue.MARROW_RED,
+    Tissue.MARROW_RED: Tissue.MARROW,
+}  # what mingles with a tissue
+_GRAINY = {
+    Tissue.MARROW: 1.0,
+    Tissue.MARROW_RED: 1.0,
+    Tissue.MUSCLE: 1.0,
+    Tissue.MASS: 0.6,
+    Tissue.FAT: 0.6,
+    LURE_CORE: 1.0,
+    Tissue.CARTILAGE: 0.2,
+    Tissue.UNOSSIFIED: 0.3,
+    Tissue.ORGAN: 0.6,
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +51,12 @@ class Field:
 
     @classmethod
     def draw(cls, grain: str, random: Draw) -> "Field":
-        return cls(grain, random.choice(list(permutations(range(3)))), tuple(random.chance(0.5) for _ in range(3)),
-                   tuple(int(random.uniform(0, BLOCK)) for _ in range(3)))
+        return cls(
+            grain,
+            random.choice(list(permutations(range(3)))),
+            tuple(random.chance(0.5) for _ in range(3)),
+            tuple(int(random.uniform(0, BLOCK)) for _ in range(3)),
+        )
 
     def read(self, box: tuple[slice, ...], device: torch.device) -> torch.Tensor:
         block = _block(self.grain, device).permute(self.order)
@@ -85,8 +102,9 @@ def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> Matter:
     random = Draw(*key, "matter")
     device, shape = anatomy.tissue.device, anatomy.tissue.shape
     strengths = draw_strengths(key, settings)
-    grain, sheets, drift, cells, streaks = (Field.draw(grain, random)
-                                            for grain in ("fine", "middle", "coarse", "coarse", "streak"))
+    grain, sheets, drift, cells, streaks = (
+        Field.draw(grain, random) for grain in ("fine", "middle", "coarse", "coarse", "streak")
+    )
     everywhere = tuple(slice(0, n) for n in shape)
     middle, coarse = sheets.read(everywhere, device), drift.read(everywhere, device)
 
@@ -105,7 +123,7 @@ def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> Matter:
     shares["streaks"][Tissue.MUSCLE] = strengths["striation"] or 0.0
     shares["blobs"][[Tissue.MARROW, Tissue.MARROW_RED]] = strengths["marrow_mix"] or 0.0
     gate = torch.sigmoid(coarse.mul_(3.0))
-    mix = torch.exp_(-(middle * 7.0) ** 2) * _look_up(shares["sheets"], tissue)  # thin where the noise crosses 0
+    mix = torch.exp_(-((middle * 7.0) ** 2)) * _look_up(shares["sheets"], tissue)  # thin where the noise crosses 0
     fine = streaks.read(everywhere, device).sub_(2.1).clamp_(min=0)  # short and scattered where it peaks
     mix += (1.5 * fine * _look_up(shares["streaks"], tissue)).clamp_(max=1)
     mix = (mix + _look_up(shares["blobs"], tissue)).clamp_(max=1).mul_(gate)
@@ -114,8 +132,9 @@ def draw_matter(anatomy, key: tuple, settings: RenderSettings) -> Matter:
     return Matter(index, mix.half(), anatomy.bones, grain, drift, strengths, parts, bone_gain)
 
 
-def _with_lures(tissue: torch.Tensor, spacing: float, radius_mm: float, noise: torch.Tensor,
-                random: Draw) -> torch.Tensor:
+def _with_lures(
+    tissue: torch.Tensor, spacing: float, radius_mm: float, noise: torch.Tensor, random: Draw
+) -> torch.Tensor:
     """A copy of the tissue map with one to four bone-like masses, of at most `radius_mm`, in soft tissue alone."""
     tissue = tissue.clone()
     soft = torch.zeros(256, dtype=torch.bool, device=tissue.device)
@@ -125,10 +144,14 @@ def _with_lures(tissue: torch.Tensor, spacing: float, radius_mm: float, noise: t
         size = max(3.0, random.uniform(0.25, 1.0) * radius_mm)
         radii = [size * random.uniform(0.6, 1.4) / spacing for _ in range(3)]
         rim = random.uniform(0.0, 3.0) / size if random.chance(0.6) else 0.0
-        box = tuple(slice(max(0, int(c - 1.4 * r)), min(n, int(c + 1.4 * r) + 2))
-                    for c, r, n in zip(center, radii, tissue.shape, strict=True))
-        axes = [((torch.arange(part.start, part.stop, device=tissue.device) - c) / r) ** 2
-                for part, c, r in zip(box, center, radii, strict=True)]
+        box = tuple(
+            slice(max(0, int(c - 1.4 * r)), min(n, int(c + 1.4 * r) + 2))
+            for c, r, n in zip(center, radii, tissue.shape, strict=True)
+        )
+        axes = [
+            ((torch.arange(part.start, part.stop, device=tissue.device) - c) / r) ** 2
+            for part, c, r in zip(box, center, radii, strict=True)
+        ]
         distance = (axes[0][:, None, None] + axes[1][:, None] + axes[2]).sqrt() + 0.12 * noise[box]
         here = tissue[box]
         allowed = soft[here.long()]
@@ -162,8 +185,10 @@ def signals(matter: Matter, contrast: Contrast, box: tuple[slice, ...], apart: b
     parts = (contrast.water, contrast.fat) if apart else (contrast.water + contrast.fat,)
     out = []
     for signal in parts:
-        own, other = (_look_up(torch.from_numpy((one[:, None] * differing).ravel()).float(), index)
-                      for one in (signal, signal[partner]))
+        own, other = (
+            _look_up(torch.from_numpy((one[:, None] * differing).ravel()).float(), index)
+            for one in (signal, signal[partner])
+        )
         out.append(torch.lerp(own, other, mix).mul_(gain))
     return torch.stack(out)
 

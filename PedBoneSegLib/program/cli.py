@@ -1,0 +1,275 @@
+"""The program `pedboneseg`. What the verbs do stands in `verbs`, `batch`, `worker`, `doctor` and `demo`; here are
+their options, what is printed, and exit codes. Research software, not a medical device."""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import signal
+import sys
+import time
+from argparse import Namespace
+from contextlib import closing
+from pathlib import Path
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import BadInput, Cancelled, PedBoneSegError
+from .interrupts import held_back
+from .logbook import log_bug, open_log
+from .protocol import EXIT_CODES, failure
+from .verbs import SIDES, SegmentOptions, Session
+
+TRAINING_VERBS = ("synthesize", "check-data", "train", "evaluate", "export", "adapt")
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    verb = argv[0] if argv else ""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half done is left
+    try:
+        if verb in TRAINING_VERBS:
+            return _training(argv)
+        args = _parser().parse_args(argv)
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        return _fail(Cancelled())
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stdout = None
+        return 0
+    except Exception as error:
+        if not isinstance(error, (PedBoneSegError, MemoryError)):
+            open_log("cli.log")
+            log_bug(verb, error)
+        return _fail(error)
+
+
+def _fail(error: BaseException) -> int:
+    """One line on stderr; the exit code of that kind of failure."""
+    fault = failure(error)
+    line = "; ".join(part for part in (fault["message"], fault["hint"]) if part)
+    print(f"pedboneseg: {line}", file=sys.stderr)
+    return EXIT_CODES[fault["kind"]]
+
+
+# ---------------------------------------------------------------------------------------------------------- options
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _option(*names: str, **settings) -> tuple:
+    return names, settings
+
+
+def _options() -> dict[str, tuple]:
+    """Verb → what runs it, what it does, its options; a verb of two words stands below the first."""
+    json_ = _option("--json", action="store_true", help="print one JSON object")
+    image = (
+        _option("--model", metavar="NAME_OR_PATH", help="the model; without it the built-in one"),
+        _option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps"),
+        _option("--series", metavar="UID", help="one of several DICOM series in a folder"),
+        _option("--frame", type=int, metavar="N", help="one of several frames, from 0"),
+    )
+    model = _option("name", metavar="MODEL", help="a name or a path")
+    return {
+        "segment": (
+            _segment, "segment a volume, a DICOM folder, or a folder of volumes",
+            _option("input", metavar="INPUT", help="NIfTI, NRRD, MetaImage or DICOM; a folder of them is a batch"),
+            _option("-o", "--output", help="by default NAME_bones.nii.gz beside the input, or FOLDER_bones/"),
+            _option("--joint", default="auto", help="ankle, knee, shoulder, auto, or another that the model knows"),
+            _option("--side", choices=SIDES, help="which side it is; the image cannot tell"), *image,
+            _option("--probabilities", metavar="P", help="also write 8-bit probabilities, a component a bone"),
+            _option("--uncertainty", metavar="P", help="also write how probably each label is wrong, 0-254"),
+            _option("--overwrite", action="store_true", help="replace outputs that are there"),
+            _option("--json", action="store_true", help="print one JSON object a file, and for a batch a summary"),
+        ),
+        "detect": (
+            _detect, "say which joint an image shows, and whether it is like any the model knows",
+            _option("input", metavar="INPUT"), *image, json_,
+        ),
+        "measure": (
+            _measure, "measure the bones of a segmentation",
+            _option("input", metavar="SEGMENTATION", help=".seg.nrrd, or a label map with --joint"),
+            _option("--joint", help="whose label values a plain label map has"),
+            _option("--model", metavar="NAME_OR_PATH", help="a model that knows the joint, where it is an own one"),
+            _option("--surfaces", metavar="DIR", help="also write a surface mesh a bone"), json_,
+            _option("--csv", action="store_true", help="print a table"),
+        ),
+        "models": (None, "list, show, verify, install or remove models"),
+        "models list": (_models, "the models at hand", json_),
+        "models show": (_models, "a model's joints, labels and card", (model[0], {**model[1], "nargs": "?"}), json_),
+        "models verify": (_models, "check a model's contents", model, json_),
+        "models install": (
+            _models, "copy a model into the store", model,
+            _option("--name", dest="as", help="install it under this name"),
+            _option("--overwrite", action="store_true", help="replace a model of that name"), json_,
+        ),
+        "models remove": (_models, "delete an installed model", model, json_),
+        "serve": (_serve, "run the worker: JSON lines on stdin and stdout"),
+        "demo": (
+            _demo, "segment the bundled sample; write pictures and a report",
+            _option("-o", "--output", metavar="DIR", default="demo-output", help="the folder to write to"),
+        ),
+        "doctor": (_doctor, "print versions, devices and models: what a bug report needs", json_),
+    }  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Segments the bones of children's joints in MR. Research software, not a medical device."
+    training = f"With the training library installed also: {', '.join(TRAINING_VERBS)}."
+    parser = _Parser(prog="pedboneseg", description=about, epilog=training)
+    parser.add_argument("--version", action="version", version=f"pedboneseg {__version__}")
+    below = {"": parser.add_subparsers(metavar="VERB", required=True)}
+    for name, (run, text, *options) in _options().items():
+        first, _, second = name.rpartition(" ")
+        chosen = below[first].add_parser(second, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if run is None:
+            below[name] = chosen.add_subparsers(metavar="ACTION", dest="action", required=True)
+        for names, settings in options:
+            chosen.add_argument(*names, **settings)
+        chosen.set_defaults(run=run)
+    return parser
+
+
+# ------------------------------------------------------------------------------------------------------------ verbs
+
+
+def _fields(args: Namespace) -> dict:
+    """A request's fields, as the worker gets them."""
+    return {key: value for key, value in vars(args).items() if key not in ("run", "json", "csv")}
+
+
+def _segment(args: Namespace) -> int:
+    with held_back():
+        from ..formats.reading import is_dicom_series
+
+    options, show = SegmentOptions.of(_fields(args)), _print_json if args.json else _print_result
+    with closing(_Bar()) as bar:
+        if options.source.is_dir() and not is_dicom_series(options.source):
+            from .batch import segment_folder
+
+            open_log("cli.log")
+            for row in segment_folder(Session(), options, bar):
+                bar.close()
+                show(row)
+            return row["summary"]["exit_code"]
+        result = Session().segment(options, bar)
+    show(result)
+    return 0
+
+
+def _detect(args: Namespace) -> None:
+    answer = Session().detect(_fields(args))
+    if args.json:
+        _print_json(answer)
+    elif answer["verdict"] is None:
+        print("no verdict: the model carries no signatures of the images it was made for")
+    else:
+        print(f"{answer['verdict']}: {answer['joint'] or 'not one of the joints that the model knows'}")
+        print("\n".join(f"  {domain:<20} {score:.3f}" for domain, score in answer["scores"].items()))
+
+
+def _measure(args: Namespace) -> None:
+    from ..results.measure import to_csv
+
+    answer = Session().measure(_fields(args))
+    if args.json:
+        _print_json(answer)
+    elif args.csv:
+        print(to_csv(answer["bones"]), end="")
+    else:
+        for bone, values in answer["bones"].items():
+            print(f"{bone:<12} {values['volume_ml']:9.2f} ml" if values["volume_ml"] else f"{bone:<12} not there")
+
+
+def _models(args: Namespace) -> None:
+    answer = Session().models(_fields(args))
+    if args.json:
+        _print_json(answer)
+    elif args.action == "list":
+        for model in answer["models"]:
+            state = model.get("fault") or f"{model['version']}, {', '.join(model['joints'])}"
+            print(f"{model['name']:<24} {state}{' (built in)' if model['built_in'] else ''}")
+        if not answer["models"]:
+            print("no model is installed; pedboneseg models install FILE adds one")
+    elif args.action == "show":
+        print(f"{answer['name']} {answer['version']}, {answer['licence']}")
+        for domain, entry in answer["joints"].items():
+            print(f"  {domain}: " + ", ".join(f"{value} {bone}" for bone, value in entry["labels"].items()))
+        print(f"\n{answer['card']}")
+    elif args.action == "verify":
+        print(f"{answer['name']} {answer['version']} is whole: SHA-256 {answer['sha256']}")
+    else:
+        print(f"installed {answer['name']}" if args.action == "install" else f"removed {answer['removed']}")
+
+
+def _serve(_args: Namespace) -> NoReturn:
+    from .worker import main as serve
+
+    serve()
+
+
+def _demo(args: Namespace) -> None:
+    from .demo import run
+
+    with closing(_Bar()) as bar:
+        page = run(Path(args.output), bar)
+    print(f"open {page}")
+
+
+def _doctor(args: Namespace) -> None:
+    from .doctor import examine, to_text
+
+    document = examine()
+    print(json.dumps(document, ensure_ascii=False) if args.json else to_text(document))
+
+
+def _training(argv: list[str]) -> int:
+    if importlib.util.find_spec("PedBoneSegTraining") is None:
+        hint = 'pip install "pedboneseg[training]", or run it in a copy of the repository after `make setup`'
+        raise BadInput(f"{argv[0]} needs the training library", hint)
+    return importlib.import_module("PedBoneSegTraining.program.commands").main(argv)
+
+
+# ---------------------------------------------------------------------------------------------------------- printing
+
+
+def _print_json(document: dict) -> None:
+    print(json.dumps(document, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def _print_result(row: dict) -> None:
+    if summary := row.get("summary"):
+        counts = ", ".join(f"{summary[key]} {key}" for key in ("done", "skipped", "failed"))
+        print(f"{summary['files']} files: {counts}; see {summary['csv']}", flush=True)
+    elif fault := row.get("error"):
+        print(f"pedboneseg: {row['input']}: {fault['message']}; {fault['hint']}", file=sys.stderr, flush=True)
+    elif row.get("status") != "skipped":
+        volumes = ", ".join(f"{bone} {entry['volume_ml']:.1f} ml" for bone, entry in row["bones"].items())
+        print(f"{row['output']}: {volumes}", flush=True)
+        for notice in row["warnings"]:
+            print(f"pedboneseg: warning: {notice['message']}", file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """A progress bar on a terminal; silence in a pipe."""
+
+    WIDTH = 30
+
+    def __init__(self) -> None:
+        self._shown, self._last = sys.stderr.isatty(), 0.0
+
+    def __call__(self, fraction: float, stage: str) -> None:
+        if self._shown and (time.monotonic() - self._last > 0.05 or fraction >= 1):
+            self._last = time.monotonic()
+            full = round(self.WIDTH * fraction)
+            bar = "█" * full + "░" * (self.WIDTH - full)
+            print(f"\r\x1b[K{bar} {fraction:4.0%} {stage[:60]}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Makes room for other lines; the next step shows it again."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

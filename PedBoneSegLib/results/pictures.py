@@ -1,0 +1,114 @@
+"""Pictures of a result: slices with the bones' outlines, and a view in 3-D. Needs numpy, and vtk for the latter.
+
+`python -m PedBoneSegLib.results.pictures SEGMENTATION JOINT PICTURE.png` makes the view in 3-D in a process of its own:
+without a screen, vtk may end its process rather than raise an error.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ..anatomy import JointTable
+from ..files import whole_file
+from ..inference.slices import SliceSettings, SliceStack
+from ..volume import Volume
+
+VIEW_SECONDS = 120
+
+
+def overlay(volume: Volume, labels: np.ndarray, table: JointTable, count: int = 12, columns: int = 4) -> np.ndarray:
+    """A sheet of `count` evenly spaced slices through the bones, RGB uint8."""
+    tiles = tinted(volume, labels, table, count)
+    sheet = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, count, columns)]
+    return np.concatenate(sheet)
+
+
+def tinted(
+    volume: Volume, labels: np.ndarray, table: JointTable, count: int, everywhere: bool = False
+) -> list[np.ndarray]:
+    """`count` evenly spaced slices through the bones, or through all of the volume; each bone tinted, its outline
+    solid."""
+    stack = SliceStack(volume, SliceSettings(pixel_mm=1.0))
+    norm, shown, found = stack.normalization, stack.oriented(volume.array), stack.oriented(labels)
+    with_bone = np.flatnonzero(found.any(axis=(1, 2)))
+    choice = with_bone if len(with_bone) and not everywhere else np.arange(stack.count)
+    choice = choice[np.linspace(0, len(choice) - 1, count).round().astype(int)]
+    colors = np.array([(0, 0, 0), *(bone.color for bone in table.bones)], float)
+    pixel = min(stack.in_plane)
+    rows, across = (
+        (np.arange(int(size * mm / pixel)) * pixel / mm).astype(int)
+        for size, mm in zip(shown.shape[1:], stack.in_plane, strict=True)
+    )
+    tiles = []
+    for index in choice:
+        values = shown[index][np.ix_(rows, across)].astype(float)
+        gray = np.clip((values - norm.low) / max(norm.high - norm.low, 1e-30), 0, 1) * 255
+        bone = found[index][np.ix_(rows, across)]
+        padded = np.pad(bone, 1, mode="edge")
+        neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+        outline = np.any([bone != other for other in neighbours], axis=0) & (bone > 0)
+        share = np.where(outline, 1.0, np.where(bone > 0, 0.25, 0.0))[..., None]
+        tiles.append((gray[..., None] * (1 - share) + colors[bone] * share).round().astype(np.uint8))
+    return tiles
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Writes RGB uint8 [rows, columns, 3]."""
+    import SimpleITK as sitk
+
+    with whole_file(path) as temporary:
+        sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(temporary))
+
+
+def view_in_3d(segmentation: Path, joint: str, picture: Path) -> bool:
+    """Draws the bones' surfaces; False where this machine cannot."""
+    command = [sys.executable, "-m", "PedBoneSegLib.results.pictures", str(segmentation), joint, str(picture)]
+    try:
+        subprocess.run(command, check=True, timeout=VIEW_SECONDS, capture_output=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return picture.exists()
+
+
+def _draw(segmentation: str, joint: str, picture: str) -> None:
+    """Seen from the front and a little from the patient's left."""
+    import vtk
+
+    from ..formats.segments import read_segmentation
+    from .surfaces import surface
+
+    labels, grid, table, _ = read_segmentation(segmentation, joint)
+    renderer = vtk.vtkRenderer()
+    renderer.SetBackground(1, 1, 1)
+    for bone in table.bones:
+        if (labels == bone.label).any():
+            mapper = vtk.vtkPolyDataMapper()
+            mapper.SetInputData(surface(labels == bone.label, grid))
+            actor = vtk.vtkActor()
+            actor.SetMapper(mapper)
+            actor.GetProperty().SetColor(*(channel / 255 for channel in bone.color))
+            renderer.AddActor(actor)
+    window = vtk.vtkRenderWindow()
+    window.SetOffScreenRendering(1)
+    window.SetSize(900, 900)
+    window.AddRenderer(renderer)
+    camera = renderer.GetActiveCamera()
+    camera.SetPosition(0.5, -1, 0.2)  # LPS: the front is at negative P
+    camera.SetFocalPoint(0, 0, 0)
+    camera.SetViewUp(0, 0, 1)
+    renderer.ResetCamera()
+    window.Render()
+    image = vtk.vtkWindowToImageFilter()
+    image.SetInput(window)
+    image.ReadFrontBufferOff()
+    writer = vtk.vtkPNGWriter()
+    writer.SetInputConnection(image.GetOutputPort())
+    with whole_file(picture) as temporary:
+        writer.SetFileName(str(temporary))
+        writer.Write()
+
+
+if __name__ == "__main__":
+    _draw(*sys.argv[1:])

@@ -1,0 +1,126 @@
+"""A study's data: for each domain of the configuration its table, its data sets, their splits, and its source."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from PedBoneSegLib.anatomy import JointTable, joint_table, known_joints
+from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.network.config import DomainSpec
+
+from ..data.bank import Bank
+from ..data.dataset import Case, Dataset, LoadedCase, Split, fingerprint, load_case, read_dataset, split_cases
+from ..data.source import DatasetSource, MixedSource, Source
+
+
+@dataclass(frozen=True)
+class DomainData:
+    name: str
+    table: JointTable
+    datasets: tuple[Dataset, ...]
+    splits: tuple[Split, ...]
+
+    @property
+    def spec(self) -> DomainSpec:
+        return DomainSpec(self.name, self.table.joint, self.table.names)
+
+    def cases(self, group: str) -> list[tuple[Dataset, Case]]:
+        """Those of "train", "validation", "selection" or "reserved", over all data sets."""
+        return [
+            (dataset, dataset.case(name))
+            for dataset, split in zip(self.datasets, self.splits, strict=True)
+            for name in getattr(split, group)
+        ]
+
+    def loaded(self, group: str, done: Callable[[str], None] = lambda name: None) -> Iterator[LoadedCase]:
+        for dataset, case in self.cases(group):
+            yield load_case(dataset, case)
+            done(case.name)
+
+
+def open_study(config) -> dict[str, DomainData]:
+    """Reads the descriptions of all data sets and splits their cases; no voxel is read."""
+    return {name: open_domain(name, config) for name in config.domains}
+
+
+def open_domain(name: str, config) -> DomainData:
+    domain = config.domains[name]
+    table = read_table(domain.joint, domain.table)
+    datasets = tuple(read_dataset(folder, domain.joint, name, table) for folder in domain.datasets)
+    known = {case.name for dataset in datasets for case in dataset.cases}
+    for case in set(domain.hold_out) - known:
+        raise BadInput(f"domains.{name}.hold_out names {case!r}, which no data set has", "correct the name")
+    splits = []
+    for dataset in datasets:
+        own = set(domain.hold_out) & {case.name for case in dataset.cases}
+        split = split_cases(dataset, config.data, config.seed, own)
+        if domain.synthetic == 1:  # trained on the fly alone: its data sets are only looked at
+            split = Split((), tuple(sorted(split.train + split.validation)), split.selection, split.reserved)
+        splits.append(split)
+    return DomainData(name, table, datasets, tuple(splits))
+
+
+def read_table(joint: str, path: str = "") -> JointTable:
+    """The joint's table of bones: a CSV's, or the one that comes with the software."""
+    if path:
+        try:
+            return JointTable.from_csv(Path(path).read_text(encoding="utf-8"), joint)
+        except OSError as error:
+            raise BadInput(f"the table {path} cannot be read: {error.strerror}", "check the path") from None
+    if joint not in known_joints():
+        raise BadInput(f"the joint {joint!r} has no table of bones", "give domains.NAME.table, a CSV of its bones")
+    return joint_table(joint)
+
+
+def describe(study: dict[str, DomainData]) -> dict:
+    """Splits and SHA-256 of every file, as a run's folder keeps them: changed data have another description."""
+    return json.loads(
+        json.dumps(
+            {
+                name: [
+                    {"folder": dataset.folder.name, "split": asdict(split), "files": fingerprint(dataset)}
+                    for dataset, split in zip(domain.datasets, domain.splits, strict=True)
+                ]
+                for name, domain in study.items()
+            }
+        )
+    )
+
+
+def open_source(domain: DomainData, config, device: torch.device, done: Callable[[str], None]) -> Source:
+    """The domain's source of training samples, its exams read into a bank on `device`."""
+    share = config.domains[domain.name].synthetic
+    parts: list[tuple[float, Source]] = []
+    if share < 1:
+        bank = Bank(domain.loaded("train", done), config.slices, device)
+        if not bank.cases:
+            raise BadInput(f"domain {domain.name}: no training exam shows anything", "see check-data")
+        data = config.data
+        parts.append(
+            (1 - share, DatasetSource(domain.name, bank, config.augmentation, data.patch, data.foreground, config.seed))
+        )
+    if share > 0:
+        from ..synthesis.anatomy.sources import Parametric, shape_source
+        from ..synthesis.source import SyntheticSource
+
+        joint = domain.table.joint
+        shapes = (shape_source(Path(path), joint) for path in config.domains[domain.name].shapes)
+        parts.append(
+            (
+                share,
+                SyntheticSource(
+                    domain.name,
+                    joint,
+                    config.slices,
+                    config.seed,
+                    device,
+                    size=config.data.patch,
+                    sources=(Parametric(), *shapes),
+                    workers=config.run.workers,
+                ),
+            )
+        )
+    return parts[0][1] if len(parts) == 1 else MixedSource(parts)

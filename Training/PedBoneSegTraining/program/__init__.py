@@ -1,0 +1,1 @@
+"""The training library's verbs on the command line."""
