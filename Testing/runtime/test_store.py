@@ -178,7 +178,7 @@ def test_a_store_that_cannot_be_made_or_written(source, tmp_path, monkeypatch):
             action()
 
 
-INSTALL = "import sys; from PedBoneSegLib import store; store.install(sys.argv[1])"
+INSTALL = "import sys; from PedBoneSegLib.models import store; store.install(sys.argv[1])"
 
 
 def test_a_full_disk_leaves_nothing(source):
@@ -207,7 +207,7 @@ def test_works_before_torch_is_there(source):
     program = (
         "import sys\n"
         "for name in ('torch', 'safetensors', 'scipy', 'SimpleITK'): sys.modules[name] = None\n"
-        "from PedBoneSegLib import store\n"
+        "from PedBoneSegLib.models import store\n"
         "store.BUILT_IN /= 'none'\n"
         "print(store.install(sys.argv[1]).name, len(store.list_models()))\n"
         "print(store.show().name, store.remove('tiny').name)\n"

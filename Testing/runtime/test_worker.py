@@ -126,7 +126,7 @@ def request(home, number, **fields):
 
 SLOW = """
     import time
-    from PedBoneSegLib import passes
+    from PedBoneSegLib.inference import passes
     from PedBoneSegLib.inference.slices import SliceStack
     passes.BATCH_PIXELS["cpu"] = 1
     fast = SliceStack.images
@@ -292,7 +292,7 @@ def test_many_volumes_without_memory_growth(shared, home):
 def test_stdout_is_clean_though_libraries_print(alone, home):
     child = alone("""
         import ctypes, os
-        from PedBoneSegLib import verbs
+        from PedBoneSegLib.program import verbs
         honest = verbs.Session.segment
         def noisy(self, *args):
             print("python says")
@@ -317,7 +317,7 @@ def test_stdout_is_clean_though_libraries_print(alone, home):
 
 def test_a_bug_is_told_and_logged_without_what_it_says(alone, home):
     child = alone("""
-        from PedBoneSegLib import verbs
+        from PedBoneSegLib.program import verbs
         def broken(self, *args):
             raise KeyError("Doe, Jane")
         verbs.Session.segment = broken
@@ -331,7 +331,7 @@ def test_a_bug_is_told_and_logged_without_what_it_says(alone, home):
 
 def test_the_model_stays_warm_until_it_is_released_or_replaced(alone, home, tmp_path):
     child = alone("""
-        from PedBoneSegLib import bundle
+        from PedBoneSegLib.models import bundle
         load = bundle.Bundle.load.__func__
         def counted(cls, path):
             print("LOAD", flush=True)

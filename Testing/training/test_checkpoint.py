@@ -66,7 +66,7 @@ def test_nothing_whole_is_nothing(tmp_path):
 WRITER = """
 import sys, torch
 from pathlib import Path
-from PedBoneSegTraining import checkpoint
+from PedBoneSegTraining.loop import checkpoint
 tensors = {"a": torch.zeros(1_000_000)}
 for step in range(1, 10_000):
     tensors["a"] += 1
