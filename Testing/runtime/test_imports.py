@@ -27,8 +27,8 @@ BANNED = ("monai", "timm", "torchvision", "nibabel", "matplotlib", "pandas", "to
 
 
 def imports(path, root=ROOT):
-    """(dotted name, is it at file scope) for every name that a file imports; a relative one with its package's name. What
-    stands under `if TYPE_CHECKING` is never executed and not counted."""
+    """(dotted name, is it at file scope) for every name that a file imports; a relative one with its package's name.
+    What stands under `if TYPE_CHECKING` is never executed and not counted."""
     package = path.relative_to(root).with_suffix("").parts
     found = []
 
