@@ -1,21 +1,23 @@
-"""From the encoder's features back to the image's own pixels: enlarge, join the skip connection, two convolutions."""
+"""The decoder: from the encoder's features to the image's pixels. Each block enlarges, joins the skip connection and
+applies two convolutions."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dsbn import ConvNorm, Runs, activate
+from .encoders import Encoder
 from .unet import DoubleConv
 
-# Channels of the blocks, coarse to fine, beside an encoder of width 32.
+# Output channels of the blocks, coarse to fine, for an encoder whose `decoder_width` is 32.
 CHANNELS = {"wide": (256, 128, 64, 32, 16), "slim": (128, 64, 32, 16, 16)}
 
 
 class AttentionGate(nn.Module):
-    """Lets through of a skip connection what the coarser features ask for (Oktay 2018): `skip · σ(ψ(ReLU(s + g)))`.
+    """Weights a skip connection by the coarser features (Oktay 2018): `skip · σ(ψ(ReLU(s + g)))`.
 
-    The coarser features are mapped before they are enlarged; for a 1×1 convolution that is the same, at a quarter of
-    the cost.
+    The coarser features go through their 1×1 convolution before they are enlarged. The result is the same as after
+    enlarging, at a quarter of the cost.
     """
 
     def __init__(self, rows: int, skip_channels: int, gate_channels: int) -> None:
@@ -26,12 +28,13 @@ class AttentionGate(nn.Module):
         self.psi = ConvNorm(rows, inner, 1, kernel=1, activation="")
 
     def forward(self, skip: Tensor, coarse: Tensor, runs: Runs) -> Tensor:
-        asked = self.skip(skip, runs) + _enlarge(self.gate(coarse, runs), skip.shape[-2:])
-        return skip * torch.sigmoid(self.psi(activate(asked, "relu"), runs))
+        weights = self.skip(skip, runs) + _enlarge(self.gate(coarse, runs), skip.shape[-2:])
+        return skip * torch.sigmoid(self.psi(activate(weights, "relu"), runs))
 
 
 class DecoderBlock(nn.Module):
-    """One step finer. With 0 `skip_channels` there is nothing to join: the step to an image finer than all features."""
+    """One level finer. `skip_channels` is 0 where no skip connection is joined: in the step to an image that is finer
+    than all features."""
 
     def __init__(self, rows: int, in_channels: int, skip_channels: int, out_channels: int, attention: bool) -> None:
         super().__init__()
@@ -48,24 +51,22 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`kind` is "wide" or "slim"; `width` scales it to a plain U-Net's encoder. `channels`: those of its last block."""
+    """The blocks that fit an encoder. `size` is "wide" or "slim"; `channels` are those of the last block's output."""
 
-    def __init__(
-        self, rows: int, encoder_channels: tuple[int, ...], encoder_stride: int, kind: str, width: int, attention: bool
-    ) -> None:
+    def __init__(self, rows: int, encoder: Encoder, size: str) -> None:
         super().__init__()
-        skips = list(encoder_channels[-2::-1])
-        if encoder_stride > 1:  # the finest features are coarser than the image: one more step, without a skip
+        skips = list(encoder.channels[-2::-1])
+        if encoder.strides[0] > 1:  # the finest features are coarser than the image: one more step, without a skip
             skips.append(0)
-        outputs = [max(1, channels * width // 32) for channels in CHANNELS[kind][: len(skips)]]
-        inputs = [encoder_channels[-1], *outputs[:-1]]
+        outputs = [max(1, channels * encoder.decoder_width // 32) for channels in CHANNELS[size][: len(skips)]]
+        inputs = [encoder.channels[-1], *outputs[:-1]]
         self.blocks = nn.ModuleList(
-            DecoderBlock(rows, i, s, o, attention) for i, s, o in zip(inputs, skips, outputs, strict=True)
+            DecoderBlock(rows, i, s, o, encoder.attention) for i, s, o in zip(inputs, skips, outputs, strict=True)
         )
         self.channels = outputs[-1]
 
     def forward(self, features: list[Tensor], size: torch.Size, runs: Runs) -> list[Tensor]:
-        """The output of every block, coarse to fine; the last has the image's `size` (rows, columns)."""
+        """The output of every block, coarse to fine. The last one has the image's `size` (rows, columns)."""
         skips: list[Tensor | None] = list(features[-2::-1])
         skips += [None] * (len(self.blocks) - len(skips))
         x = features[-1]
@@ -77,5 +78,5 @@ class Decoder(nn.Module):
 
 
 def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
-    """Twice the size, less the last row or column where the finer size is odd: pixel i comes from pixel i // 2."""
+    """Doubles the size, without the last row or column where the finer size is odd: pixel i is a copy of i // 2."""
     return F.interpolate(x, size=size, mode="nearest")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from .dsbn import ConvNorm, Runs, activate
 
+ARCHITECTURES = ("efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4")
+
 # Width and depth multipliers.
 SCALING = {"b0": (1.0, 1.0), "b1": (1.0, 1.1), "b2": (1.1, 1.2), "b3": (1.2, 1.4), "b4": (1.4, 1.8)}
 # Repeats, kernel, stride, expansion and channels of the seven stages of b0.
@@ -71,6 +73,7 @@ class EfficientNetEncoder(nn.Module):
             outputs.append(out_channels)
         self.channels = tuple(outputs[tap] for tap in TAPS)
         self.strides = (2, 4, 8, 16, 32)
+        self.decoder_width, self.attention = 32, False  # see `encoders.Encoder`
 
     def forward(self, x: Tensor, runs: Runs, level: int = len(TAPS) - 1) -> list[Tensor]:
         """Features fine to coarse, up to and including `level`."""
@@ -82,6 +85,10 @@ class EfficientNetEncoder(nn.Module):
             if index in TAPS:
                 features.append(x)
         return features
+
+
+def build_encoder(architecture: str, rows: int, in_channels: int, width: int) -> EfficientNetEncoder:
+    return EfficientNetEncoder(rows, in_channels, architecture.removeprefix("efficientnet-"))
 
 
 def published_name(name: str) -> str:

@@ -5,12 +5,11 @@ from itertools import groupby
 
 from torch import Tensor, nn
 
-from .config import PLAIN, DomainSpec, NetworkConfig
+from .config import DomainSpec, NetworkConfig
 from .decoder import Decoder
 from .dsbn import DomainBatchNorm, Runs
-from .efficientnet import EfficientNetEncoder
+from .encoders import build_encoder
 from .heads import Head
-from .unet import UNetEncoder
 
 
 @dataclass
@@ -36,20 +35,8 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config = config
         rows = len(config.domains) if config.normalization == "domain" else 1
-        plain = config.architecture in PLAIN
-        if plain:
-            self.encoder = UNetEncoder(rows, config.in_channels, config.width)
-        else:
-            variant = config.architecture.removeprefix("efficientnet-")
-            self.encoder = EfficientNetEncoder(rows, config.in_channels, variant)
-        self.decoder = Decoder(
-            rows,
-            self.encoder.channels,
-            self.encoder.strides[0],
-            config.decoder,
-            config.width if plain else 32,
-            attention=config.architecture == "attention-unet",
-        )
+        self.encoder = build_encoder(config.architecture, rows, config.in_channels, config.width)
+        self.decoder = Decoder(rows, self.encoder, config.decoder)
         self.head = Head(config, self.decoder.channels)
         self.apply(_initialize)
 

@@ -1,15 +1,16 @@
-"""The encoder of the plain U-Net (Ronneberger 2015), with padding and normalization; also the attention U-Net's."""
+"""The encoder of the U-Net (Ronneberger 2015) and the attention U-Net (Oktay 2018): padded, and with normalization."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dsbn import ConvNorm, Runs
 
+ARCHITECTURES = ("unet", "attention-unet")
 LEVELS = 5
 
 
 class DoubleConv(nn.Module):
-    """Two 3×3 blocks."""
+    """Two blocks of a 3×3 convolution, normalization and ReLU."""
 
     def __init__(self, rows: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -21,10 +22,12 @@ class DoubleConv(nn.Module):
 
 
 class UNetEncoder(nn.Module):
-    """Five levels, each half as fine as the one before and twice as wide."""
+    """Five levels, each at half the resolution of the one before and with twice its channels."""
 
-    def __init__(self, rows: int, in_channels: int, width: int) -> None:
+    def __init__(self, rows: int, in_channels: int, width: int, attention: bool) -> None:
         super().__init__()
+        self.decoder_width = width
+        self.attention = attention
         self.channels = tuple(width * 2**level for level in range(LEVELS))
         self.strides = tuple(2**level for level in range(LEVELS))
         inputs = (in_channels, *self.channels[:-1])
@@ -35,7 +38,11 @@ class UNetEncoder(nn.Module):
         features = []
         for index in range(level + 1):
             if index:
-                x = F.max_pool2d(x, 2, ceil_mode=True)  # ceil: a single pixel stays one, an odd edge is kept
+                x = F.max_pool2d(x, 2, ceil_mode=True)  # ceil: a single pixel stays, an odd edge is kept
             x = self.levels[index](x, runs)
             features.append(x)
         return features
+
+
+def build_encoder(architecture: str, rows: int, in_channels: int, width: int) -> UNetEncoder:
+    return UNetEncoder(rows, in_channels, width, attention=architecture == "attention-unet")

@@ -7,8 +7,8 @@ import torch
 from tiny import random_network, tiny_config
 from torch import nn
 
-from PedBoneSegLib.network.config import EFFICIENTNETS, PLAIN
 from PedBoneSegLib.network.dsbn import ConvNorm, DomainBatchNorm
+from PedBoneSegLib.network.encoders import architectures
 from PedBoneSegLib.network.fold import fold
 
 
@@ -17,7 +17,7 @@ def images(n: int = 2, size: tuple[int, int] = (32, 24), dtype=torch.float32) ->
 
 
 @pytest.mark.parametrize("normalization, head", [("domain", "domain"), ("shared", "union"), ("domain", "union")])
-@pytest.mark.parametrize("architecture", PLAIN + EFFICIENTNETS[:1])
+@pytest.mark.parametrize("architecture", ["unet", "attention-unet", "efficientnet-b0"])
 def test_equals_the_unfolded_network(architecture, normalization, head):
     network = random_network(tiny_config(architecture=architecture, normalization=normalization, head=head)).double()
     x = images(dtype=torch.float64)
@@ -27,7 +27,7 @@ def test_equals_the_unfolded_network(architecture, normalization, head):
         torch.testing.assert_close(fold(network, spec.name)(x), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("architecture", PLAIN + EFFICIENTNETS)
+@pytest.mark.parametrize("architecture", architectures())
 def test_float32_agrees_within_a_ten_thousandth(architecture):
     network = random_network(tiny_config(("knee", "ankle"), architecture=architecture))
     with torch.no_grad():

@@ -6,19 +6,14 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import domain_state, random_network, tiny_config
+from tiny import domain_state, random_network, tensors_of, tiny_config, tiny_manifest
 from torch import nn
 
-from PedBoneSegLib.network.config import (
-    DECODERS,
-    EFFICIENTNETS,
-    HEADS,
-    NORMALIZATIONS,
-    PLAIN,
-    DomainSpec,
-    NetworkConfig,
-)
+from PedBoneSegLib.models.bundle import Bundle, write_bundle
+from PedBoneSegLib.network import encoders
+from PedBoneSegLib.network.config import DECODERS, HEADS, NORMALIZATIONS, DomainSpec, NetworkConfig
 from PedBoneSegLib.network.decoder import AttentionGate
+from PedBoneSegLib.network.dsbn import ConvNorm
 from PedBoneSegLib.network.segmenter import build_network
 
 MIXED = ["knee"] * 2 + ["ankle"] + ["shoulder"] * 3
@@ -41,7 +36,7 @@ def test_configuration_survives_json():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"architecture": "unet3d"}, "architecture 'unet3d' is not one of unet, attention-unet"),
+        ({"architecture": "unet3d"}, "architecture 'unet3d' is not one of efficientnet-b0, .*, unet, attention-unet"),
         ({"decoder": "fat"}, "decoder 'fat'"),
         ({"head": None}, "head None"),
         ({"width": 0}, "width 0"),
@@ -134,12 +129,12 @@ def test_any_size(architecture, size):
     network.train()(images(2, *size, dtype=torch.float32), ["knee"] * 2)  # trains on it, too
 
 
-@pytest.mark.parametrize("architecture", PLAIN + EFFICIENTNETS)
+@pytest.mark.parametrize("architecture", encoders.architectures())
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_decoders_have_the_published_widths(architecture, decoder):
     with torch.device("meta"):
         network = build_network(tiny_config(architecture=architecture, decoder=decoder, width=32))
-    steps = 4 if architecture in PLAIN else 5
+    steps = 5 if network.encoder.strides[0] > 1 else 4
     expected = {"wide": (256, 128, 64, 32, 16), "slim": (128, 64, 32, 16, 16)}[decoder][:steps]
     assert tuple(block.convs.second.conv.out_channels for block in network.decoder.blocks) == expected
 
@@ -293,3 +288,42 @@ def test_training_a_new_domain_on_frozen_filters_leaves_the_others():
         after = domain_state(network, name)
         changed = [key for key in state if not torch.equal(state[key], after[key])]
         assert bool(changed) == (name == "hip"), (name, changed)
+
+
+# --------------------------------------------------------------------------------------- an encoder from outside
+
+
+class ToyEncoder(nn.Module):
+    """Two levels at strides 1 and 2."""
+
+    channels, strides, decoder_width, attention = (4, 8), (1, 2), 8, False
+
+    def __init__(self, rows: int, in_channels: int) -> None:
+        super().__init__()
+        self.fine = ConvNorm(rows, in_channels, 4)
+        self.coarse = ConvNorm(rows, 4, 8, stride=2)
+
+    def forward(self, x, runs, level=1):
+        fine = self.fine(x, runs)
+        return [fine, self.coarse(fine, runs)][: level + 1]
+
+
+def test_an_encoder_from_outside_the_package_is_configured_trained_saved_and_folded(monkeypatch, tmp_path):
+    monkeypatch.setattr(encoders, "_registered", {})
+    encoders.register("toy", lambda architecture, rows, in_channels, width: ToyEncoder(rows, in_channels))
+    assert "toy" in encoders.architectures()
+    with pytest.raises(ValueError, match="already an architecture 'toy'"):
+        encoders.register("toy", lambda *_: None)
+    config = NetworkConfig.from_dict(json.loads(json.dumps(asdict(tiny_config(("knee", "ankle"), architecture="toy")))))
+    network = random_network(config)
+    expected = network(images(2, dtype=torch.float32), ["knee"] * 2).logits["knee"]
+    network.train()(images(4, dtype=torch.float32), ["knee"] * 2 + ["ankle"] * 2).logits["ankle"].sum().backward()
+    assert network.encoder.coarse.conv.weight.grad.abs().sum() > 0
+    network = random_network(config)
+    write_bundle(tmp_path / "toy.safetensors", tiny_manifest(config), tensors_of(network))
+    folded = Bundle.load(tmp_path / "toy.safetensors").folded("knee")
+    torch.testing.assert_close(folded(images(2, dtype=torch.float32)), expected)
+
+
+def test_the_encoders_of_this_folder_are_found_by_their_files():
+    assert {"unet", "attention-unet", "efficientnet-b0", "efficientnet-b4"} <= set(encoders.architectures())
