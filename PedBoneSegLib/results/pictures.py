@@ -1,11 +1,5 @@
-"""Pictures of a result: slices with the bones' outlines, and a view in 3-D. Needs numpy, and vtk for the latter.
+"""Pictures of a result: slices with the bones tinted and outlined. For the view in 3-D see `rendering`."""
 
-`python -m PedBoneSegLib.results.pictures SEGMENTATION JOINT PICTURE.png` makes the view in 3-D in a process of its own:
-without a screen, vtk may end its process rather than raise an error.
-"""
-
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +8,6 @@ from ..anatomy import JointTable
 from ..files import whole_file
 from ..inference.slices import SliceSettings, SliceStack
 from ..volume import Volume
-
-VIEW_SECONDS = 120
 
 
 def overlay(volume: Volume, labels: np.ndarray, table: JointTable, count: int = 12, columns: int = 4) -> np.ndarray:
@@ -60,55 +52,3 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
     with whole_file(path) as temporary:
         sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(temporary))
-
-
-def view_in_3d(segmentation: Path, joint: str, picture: Path) -> bool:
-    """Draws the bones' surfaces; False where this machine cannot."""
-    command = [sys.executable, "-m", "PedBoneSegLib.results.pictures", str(segmentation), joint, str(picture)]
-    try:
-        subprocess.run(command, check=True, timeout=VIEW_SECONDS, capture_output=True)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return picture.exists()
-
-
-def _draw(segmentation: str, joint: str, picture: str) -> None:
-    """Seen from the front and a little from the patient's left."""
-    import vtk
-
-    from ..formats.segments import read_segmentation
-    from .surfaces import surface
-
-    labels, grid, table, _ = read_segmentation(segmentation, joint)
-    renderer = vtk.vtkRenderer()
-    renderer.SetBackground(1, 1, 1)
-    for bone in table.bones:
-        if (labels == bone.label).any():
-            mapper = vtk.vtkPolyDataMapper()
-            mapper.SetInputData(surface(labels == bone.label, grid))
-            actor = vtk.vtkActor()
-            actor.SetMapper(mapper)
-            actor.GetProperty().SetColor(*(channel / 255 for channel in bone.color))
-            renderer.AddActor(actor)
-    window = vtk.vtkRenderWindow()
-    window.SetOffScreenRendering(1)
-    window.SetSize(900, 900)
-    window.AddRenderer(renderer)
-    camera = renderer.GetActiveCamera()
-    camera.SetPosition(0.5, -1, 0.2)  # LPS: the front is at negative P
-    camera.SetFocalPoint(0, 0, 0)
-    camera.SetViewUp(0, 0, 1)
-    renderer.ResetCamera()
-    window.Render()
-    image = vtk.vtkWindowToImageFilter()
-    image.SetInput(window)
-    image.ReadFrontBufferOff()
-    writer = vtk.vtkPNGWriter()
-    writer.SetInputConnection(image.GetOutputPort())
-    with whole_file(picture) as temporary:
-        writer.SetFileName(str(temporary))
-        writer.Write()
-
-
-if __name__ == "__main__":
-    _draw(*sys.argv[1:])
