@@ -45,8 +45,8 @@ computed the MR image. The model <b>{model}</b> found the bones in {seconds:.1f}
 </div>
 {warnings}
 <figure><img src="slices.png" alt="Slices of the knee with the bones tinted in the colors of the table">
-<figcaption>Evenly spaced slices through the bones, in the same colors. Nothing was corrected: pieces away from a bone are
-mistakes of the model.</figcaption></figure>
+<figcaption>Evenly spaced slices through the bones, in the same colors. Nothing was corrected: pieces away from a bone
+are mistakes of the model.</figcaption></figure>
 <p>The labels are in <a href="{labels}">{labels}</a>; 3D Slicer opens it with names and colors.</p>
 <details><summary>About the model</summary><pre>{card}</pre></details>
 </html>

@@ -1,11 +1,13 @@
 """Surface meshes of bones: closed, smooth, in the patient's space (LPS, mm), for printing and for other software."""
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..anatomy import JointTable, display_name
+from ..errors import BadInput
 from ..files import whole_file
 from ..volume import Grid
 
@@ -23,6 +25,8 @@ def write_surfaces(
     """Writes a mesh a bone that is there, as "Right femur.stl", over older ones; returns the files by bone."""
     from scipy import ndimage
 
+    if importlib.util.find_spec("vtk") is None:
+        raise BadInput("surface meshes need VTK, which is not installed", 'run: pip install "pedboneseg[surfaces]"')
     files = {}
     for bone, box in zip(table.bones, ndimage.find_objects(labels, len(table.bones)), strict=True):
         if box is not None:

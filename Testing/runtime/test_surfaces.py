@@ -117,3 +117,10 @@ except BadInput as error:
     )
     assert "could not be written" in result.stdout and result.stderr == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_without_vtk_it_says_what_to_install(tmp_path, monkeypatch):
+    grid = make_grid((4, 4, 4), (1, 1, 1), (0, 0, 0))
+    monkeypatch.setitem(sys.modules, "vtk", None)  # as if it were not installed
+    with pytest.raises(BadInput, match=r"pedboneseg\[surfaces\]"):
+        write_surfaces(tmp_path, np.ones(grid.size, np.uint8), grid, KNEE)
