@@ -1,10 +1,10 @@
-"""Domain-specific batch normalization (DSBN), and the one block that all networks here are made of.
+"""Domain-specific batch normalization (DSBN), and the block of convolution, normalization and activation.
 
-For domain k, `BN_k(x) = γ_k (x − μ_k) / sqrt(σ_k² + ε) + β_k`: own affine parameters, own running statistics, while
-the convolutions are shared. All of it is stacked by domain in tensors of (domains, channels).
+For domain k, `BN_k(x) = γ_k (x − μ_k) / sqrt(σ_k² + ε) + β_k`. Each domain has its own affine parameters and running
+statistics; the convolutions are shared. The parameters of all domains are stacked in tensors of (domains, channels).
 
-Which image belongs to which domain travels through the network as an argument, `runs`: the batch as consecutive
-groups, each a (row of the stack, number of images). There is no state to set and none to forget.
+The argument `runs` tells the network which images belong to which domain: it describes the batch as consecutive
+groups, each a (row of the stack, number of images). No module stores the current domain.
 """
 
 import torch
@@ -15,11 +15,11 @@ Runs = tuple[tuple[int, int], ...]
 
 
 class DomainBatchNorm(nn.Module):
-    """Batch normalization with `rows` sets of parameters and statistics; with one row it is BatchNorm2d.
+    """Batch normalization with `rows` sets of parameters and statistics; with one row it equals BatchNorm2d.
 
-    Rows that a batch does not name keep their statistics, and get a gradient of zero (not None), so weight decay
-    would move them: exempt these parameters from it, as is usual for normalization. `momentum` may be changed
-    between passes: 1/1, 1/2, 1/3 … makes the running statistics the plain average over the passes.
+    The rows of domains that are not in the batch keep their statistics and get a gradient of zero (not None). Weight
+    decay would still change them, so exclude these parameters from it, as is usual for normalization. `momentum` may
+    be changed between passes: with 1/1, 1/2, 1/3 … the running statistics become the plain average over the passes.
     """
 
     def __init__(self, rows: int, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -51,7 +51,7 @@ class DomainBatchNorm(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def append_copy(self, row: int) -> None:
-        """Adds a row that starts as a copy of `row`. Optimizers made before know nothing of it."""
+        """Adds a row that starts as a copy of `row`. An optimizer that was made before does not have it."""
         for name in ("weight", "bias"):
             stacked = getattr(self, name).detach()
             setattr(self, name, nn.Parameter(torch.cat((stacked, stacked[row : row + 1]))))
@@ -60,7 +60,7 @@ class DomainBatchNorm(nn.Module):
             setattr(self, name, torch.cat((stacked, stacked[row : row + 1])))
 
     def scale_and_shift(self, row: int) -> tuple[Tensor, Tensor]:
-        """The row in evaluation as y = scale·x + shift, in float64 on the CPU (not every device has float64)."""
+        """In evaluation the row computes y = scale·x + shift. In float64 on the CPU: not every device has float64."""
         weight, bias, mean, variance = (
             stacked[row].detach().to("cpu", torch.float64)
             for stacked in (self.weight, self.bias, self.running_mean, self.running_var)
@@ -70,11 +70,10 @@ class DomainBatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution → normalization → activation, an order in which the normalization folds into the convolution.
+    """Convolution → normalization → activation. In this order the normalization can be folded into the convolution.
 
-    Padding is TensorFlow's SAME: the output has ceil(size / stride) pixels, and where the padding is odd, its larger
-    part lies at the end. `activation` is "relu", "silu" or "" for none. After folding, `norm` is None, the
-    convolution has a bias, and `runs` no longer matters.
+    Padding is TensorFlow's SAME: the output has ceil(size / stride) pixels, and where the padding is odd, the larger
+    part is at the end. `activation` is a name that `activate` knows.
     """
 
     def __init__(
@@ -93,26 +92,22 @@ class ConvNorm(nn.Module):
         # At stride 1 SAME padding is symmetric, so the convolution can do it itself.
         padding = kernel // 2 if stride == 1 else 0
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
-        self.norm: DomainBatchNorm | None = DomainBatchNorm(rows, out_channels, eps, momentum)
+        self.norm = DomainBatchNorm(rows, out_channels, eps, momentum)
         self.activation = activation
 
     def forward(self, x: Tensor, runs: Runs) -> Tensor:
         if self.conv.stride[0] > 1:
             x = _pad_same(x, self.conv.kernel_size[0], self.conv.stride[0])
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x, runs)
-        return activate(x, self.activation)
+        return activate(self.norm(self.conv(x), runs), self.activation)
+
+
+ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "silu": F.silu}
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
-    """The activation of that name; in place when no gradient is wanted, so `x` must be the caller's own."""
-    in_place = not torch.is_grad_enabled()
-    if activation == "relu":
-        return F.relu(x, inplace=in_place)
-    if activation == "silu":
-        return F.silu(x, inplace=in_place)
-    return x
+    """Applies "relu", "relu6", "silu", or nothing for "". Overwrites `x` where no gradient is recorded, so `x` must
+    belong to the caller."""
+    return ACTIVATIONS[activation](x, inplace=not torch.is_grad_enabled()) if activation else x
 
 
 def _pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:

@@ -1,7 +1,11 @@
-"""The encoder of EfficientNet b0 to b4 (Tan & Le 2019) in the variant ported from TensorFlow: SAME padding, ε = 1e-3.
+"""The encoders of EfficientNet b0 to b4 (Tan & Le 2019) and of EfficientNet-Lite0 to Lite2 (Google 2020).
 
-With the same weights it equals MONAI's EfficientNetBNFeatures; `published_name` gives the names used there. Drop-
-connect is left out: the network is a plain function of its input, in training too.
+Lite is the variant for small processors: no squeeze-and-excitation, ReLU6 in place of SiLU, and the stem and the
+number of blocks of the first and the last stage stay the same at every size.
+
+Both follow the TensorFlow originals: SAME padding, ε = 1e-3. With the same weights the outputs equal those of MONAI's
+EfficientNetBNFeatures and of the package efficientnet-lite-pytorch; `published_name` gives the names of the tensors
+there. Drop-connect is left out, so the network is a plain function of its input in training too.
 """
 
 import math
@@ -12,11 +16,18 @@ from torch import Tensor, nn
 
 from .dsbn import ConvNorm, Runs, activate
 
-ARCHITECTURES = ("efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4")
+ARCHITECTURES = (
+    "efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4",
+    "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2",
+)  # fmt: skip
 
 # Width and depth multipliers.
-SCALING = {"b0": (1.0, 1.0), "b1": (1.0, 1.1), "b2": (1.1, 1.2), "b3": (1.2, 1.4), "b4": (1.4, 1.8)}
-# Repeats, kernel, stride, expansion and channels of the seven stages of b0.
+SCALING = {
+    "b0": (1.0, 1.0), "b1": (1.0, 1.1), "b2": (1.1, 1.2), "b3": (1.2, 1.4), "b4": (1.4, 1.8),
+    "lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2),
+}  # fmt: skip
+STEM_CHANNELS = 32
+# Blocks, kernel, stride, expansion and channels of the seven stages of b0.
 STAGES = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
     (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
@@ -27,48 +38,64 @@ NORM = {"eps": 1e-3, "momentum": 0.01}
 
 
 class MBConv(nn.Module):
-    """Inverted residual: widen, depthwise convolution, squeeze and excitation, narrow; added to its input if alike."""
+    """Inverted residual block: widen, depthwise convolution, squeeze-and-excitation (not in Lite), narrow. The input
+    is added to the output where both have the same shape."""
 
-    def __init__(self, rows: int, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int):
+    def __init__(
+        self,
+        rows: int,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        expansion: int,
+        lite: bool,
+    ) -> None:
         super().__init__()
         inner = in_channels * expansion
-        squeezed = max(1, in_channels // 4)
-        self.expand = None
-        if expansion != 1:
-            self.expand = ConvNorm(rows, in_channels, inner, kernel=1, activation="silu", **NORM)
-        self.depthwise = ConvNorm(rows, inner, inner, kernel, stride, groups=inner, activation="silu", **NORM)
-        self.squeeze = nn.Conv2d(inner, squeezed, 1)
-        self.excite = nn.Conv2d(squeezed, inner, 1)
-        self.project = ConvNorm(rows, inner, out_channels, kernel=1, activation="", **NORM)
+        norm = {"activation": "relu6" if lite else "silu", **NORM}
+        self.expand = None if expansion == 1 else ConvNorm(rows, in_channels, inner, kernel=1, **norm)
+        self.depthwise = ConvNorm(rows, inner, inner, kernel, stride, groups=inner, **norm)
+        self.squeeze = self.excite = None
+        if not lite:
+            squeezed = max(1, in_channels // 4)
+            self.squeeze = nn.Conv2d(inner, squeezed, 1)
+            self.excite = nn.Conv2d(squeezed, inner, 1)
+        self.project = ConvNorm(rows, inner, out_channels, kernel=1, **{**norm, "activation": ""})
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor, runs: Runs) -> Tensor:
         inner = x if self.expand is None else self.expand(x, runs)
         inner = self.depthwise(inner, runs)
-        gate = activate(self.squeeze(inner.mean((2, 3), keepdim=True)), "silu")
-        inner = inner * torch.sigmoid(self.excite(gate))
+        if self.squeeze is not None:
+            gate = activate(self.squeeze(inner.mean((2, 3), keepdim=True)), "silu")
+            inner = inner * torch.sigmoid(self.excite(gate))
         inner = self.project(inner, runs)
         return inner.add_(x) if self.residual else inner
 
 
 class EfficientNetEncoder(nn.Module):
-    """Features at strides 2, 4, 8, 16 and 32. `variant` is "b0" to "b4"."""
+    """Features at strides 2, 4, 8, 16 and 32. `variant` is a key of `SCALING`."""
 
     def __init__(self, rows: int, in_channels: int, variant: str) -> None:
         super().__init__()
         width, depth = SCALING[variant]
-        channels = _round_channels(32 * width)
-        self.stem = ConvNorm(rows, in_channels, channels, stride=2, activation="silu", **NORM)
+        lite = variant.startswith("lite")
+        channels = STEM_CHANNELS if lite else _round_channels(STEM_CHANNELS * width)
+        self.stem = ConvNorm(rows, in_channels, channels, stride=2, activation="relu6" if lite else "silu", **NORM)
         self.stages = nn.ModuleList()
         outputs = []
-        block = 0  # blocks are numbered through all stages, as in the published weights
-        for repeats, kernel, stride, expansion, base in STAGES:
+        number = 0  # blocks are numbered through all stages, as in the published weights
+        for index, (blocks, kernel, stride, expansion, base) in enumerate(STAGES):
             out_channels = _round_channels(base * width)
+            if not (lite and index in (0, len(STAGES) - 1)):
+                blocks = math.ceil(blocks * depth)
             stage = nn.ModuleDict()
-            for repeat in range(math.ceil(repeats * depth)):
-                stage[str(block)] = MBConv(rows, channels, out_channels, kernel, 1 if repeat else stride, expansion)
+            for block in range(blocks):
+                stride_here = stride if block == 0 else 1
+                stage[str(number)] = MBConv(rows, channels, out_channels, kernel, stride_here, expansion, lite)
                 channels = out_channels
-                block += 1
+                number += 1
             self.stages.append(stage)
             outputs.append(out_channels)
         self.channels = tuple(outputs[tap] for tap in TAPS)
@@ -92,10 +119,10 @@ def build_encoder(architecture: str, rows: int, in_channels: int, width: int) ->
 
 
 def published_name(name: str) -> str:
-    """The name in MONAI's EfficientNet of a tensor of `EfficientNetEncoder`.
+    """The name that a tensor of `EfficientNetEncoder` has in MONAI's EfficientNet.
 
-    "stages.1.2.expand.conv.weight" → "_blocks.1.2._expand_conv.weight". The tensors agree in shape, but for a
-    normalization's: ours are stacked by domain, (D, C), theirs are (C).
+    "stages.1.2.expand.conv.weight" → "_blocks.1.2._expand_conv.weight". The shapes agree, except those of the
+    normalizations: ours are stacked by domain, (D, C), theirs are (C).
     """
     name = re.sub(r"^stages\.", "_blocks.", name)
     for ours, conv, norm in (
@@ -107,6 +134,6 @@ def published_name(name: str) -> str:
 
 
 def _round_channels(channels: float) -> int:
-    """To a multiple of 8, never down by more than a tenth."""
+    """The nearest multiple of 8, but never less than nine tenths of `channels`."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

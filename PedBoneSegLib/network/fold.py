@@ -1,19 +1,20 @@
-"""One domain's normalization folded into the convolutions: a plain network, for inference."""
+"""Folds one domain's normalization into the convolutions. The result is a plain network for inference."""
 
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import DomainSpec
-from .dsbn import ConvNorm
+from .dsbn import ConvNorm, Runs, activate
 from .segmenter import Segmenter
 
 
 class FoldedNetwork(nn.Module):
     """images [n, in_channels, rows, columns] → logits [n, 1 + bones, rows, columns] of one domain.
 
-    Its convolutions lie in channels-last order, which CPUs and GPUs run fastest; images come in either order.
+    The convolutions are stored channels-last, which is fastest on CPUs and GPUs; images may come in either order.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Conv2d, spec: DomainSpec) -> None:
@@ -31,12 +32,43 @@ class FoldedNetwork(nn.Module):
         return self.head(self.decoder(features, size, ())[-1])
 
     def encoder_features(self, images: Tensor, level: int) -> list[Tensor]:
-        """The encoder's features, fine to coarse, up to and including `level` (0 the finest), running no deeper."""
+        """The encoder's features, fine to coarse, up to and including `level` (0 is the finest). Runs no deeper."""
         return self.encoder(images.contiguous(memory_format=torch.channels_last), (), level)
 
 
+class FoldedConv(nn.Module):
+    """A `ConvNorm` of one domain as a convolution with a bias, then the activation.
+
+    BN(w∗x) = (scale·w)∗x + shift is exact at the border too, because the padding with zeros comes first.
+
+    SAME padding of an even size at stride 2 is one pixel smaller at the start than at the end, which a convolution
+    cannot do itself. So the kernel gets a first row and column of zeros: with one more pixel at the start, which the
+    zeros ignore, the padding is symmetric. For an odd size SAME is symmetric anyway, and the zeros are cut off.
+    """
+
+    def __init__(self, block: ConvNorm, row: int) -> None:
+        conv = block.conv
+        (kernel, _), (stride, _) = conv.kernel_size, conv.stride
+        if kernel % 2 == 0 or stride not in (1, 2):
+            raise ValueError(f"cannot fold a convolution with kernel {kernel} and stride {stride}")
+        super().__init__()
+        self.stride, self.padding, self.groups, self.activation = stride, kernel // 2, conv.groups, block.activation
+        scale, shift = block.norm.scale_and_shift(row)
+        weight = conv.weight.detach().to("cpu", torch.float64) * scale[:, None, None, None]
+        zeros = stride - 1
+        self.weight = nn.Parameter(F.pad(weight, (zeros, 0, zeros, 0)).to(conv.weight))
+        self.bias = nn.Parameter(shift.to(conv.weight))
+
+    def forward(self, x: Tensor, runs: Runs = ()) -> Tensor:
+        weight = self.weight
+        if self.stride == 2:
+            weight = weight[..., x.shape[-2] % 2 :, x.shape[-1] % 2 :]
+        x = F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
+        return activate(x, self.activation)
+
+
 def fold(segmenter: Segmenter, domain: str, temperature: float = 1.0) -> FoldedNetwork:
-    """A copy of the network as `domain` sees it in evaluation mode, without gradients; the original is untouched.
+    """A copy of the network as `domain` sees it in evaluation mode, without gradients; `segmenter` is not changed.
 
     The logits are divided by `temperature` (above 0), by way of the head's weights.
     """
@@ -46,9 +78,7 @@ def fold(segmenter: Segmenter, domain: str, temperature: float = 1.0) -> FoldedN
     with torch.no_grad():
         encoder, decoder = copy.deepcopy(segmenter.encoder), copy.deepcopy(segmenter.decoder)
         for part in (encoder, decoder):
-            for module in part.modules():
-                if isinstance(module, ConvNorm):
-                    _fold_block(module, row)
+            _fold_blocks(part, row)
         weight, bias = segmenter.head.matrix(domain)
         head = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device=weight.device, dtype=weight.dtype)
         head.weight.copy_(weight / temperature)
@@ -57,11 +87,9 @@ def fold(segmenter: Segmenter, domain: str, temperature: float = 1.0) -> FoldedN
     return folded.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def _fold_block(block: ConvNorm, row: int) -> None:
-    """BN(w∗x) = (scale·w)∗x + shift: exact, since the padding with zeros comes before the convolution."""
-    scale, shift = block.norm.scale_and_shift(row)
-    weight = block.conv.weight
-    folded = weight.to("cpu", torch.float64) * scale[:, None, None, None]
-    block.conv.weight = nn.Parameter(folded.to(weight))
-    block.conv.bias = nn.Parameter(shift.to(weight))
-    block.norm = None
+def _fold_blocks(module: nn.Module, row: int) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, ConvNorm):
+            setattr(module, name, FoldedConv(child, row))
+        else:
+            _fold_blocks(child, row)

@@ -1,10 +1,10 @@
-"""The encoder against MONAI's, tensor by tensor, with the same random weights."""
+"""The encoders against MONAI's, tensor by tensor, with the same random weights."""
 
 import pytest
 import torch
 
 from PedBoneSegLib.network.dsbn import DomainBatchNorm
-from PedBoneSegLib.network.efficientnet import SCALING, EfficientNetEncoder, published_name
+from PedBoneSegLib.network.efficientnet import EfficientNetEncoder, published_name
 
 monai = pytest.importorskip("monai.networks.nets.efficientnet")
 
@@ -39,13 +39,47 @@ def compare(ours, theirs, image, tolerance=1e-9):
     return found
 
 
-@pytest.mark.parametrize("variant", SCALING)
+@pytest.mark.parametrize("variant", ["b0", "b1", "b2", "b3", "b4"])
 def test_every_variant_equals_monai(monkeypatch, variant):
     ours, theirs = pair(monkeypatch, variant, 38)
     with torch.no_grad():
         found = compare(ours, theirs, torch.randn(2, 1, 38, 38, dtype=torch.float64))
     assert tuple(f.shape[1] for f in found) == ours.channels
     assert ours.channels == monai.EfficientNetEncoder.num_channels_per_output()[int(variant[1])]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_lite_equals_monais_network_without_squeeze_and_excitation(monkeypatch, size):
+    """MONAI has no Lite. It is made here from MONAI's b0, b1 and b2, as the paper on Lite describes it."""
+    pixels = 37
+    width, depth, _, dropout, connect = monai.efficientnet_params[f"efficientnet-b{size}"]
+    monkeypatch.setitem(monai.efficientnet_params, f"efficientnet-b{size}", (width, depth, pixels, dropout, connect))
+    torch.manual_seed(size)
+    theirs = monai.EfficientNetBNFeatures(f"efficientnet-b{size}", pretrained=False, in_channels=2).eval().double()
+    theirs._swish = torch.nn.ReLU6()
+    for block in theirs.modules():
+        if isinstance(block, monai.MBConvBlock):
+            block.has_se, block._swish = False, torch.nn.ReLU6()
+    for stage in (theirs._blocks[0], theirs._blocks[-1]):  # one block at every size
+        del stage[1:]
+    for name, tensor in theirs.state_dict().items():
+        if "running_var" in name:
+            tensor.uniform_(0.5, 1.5)
+        elif "running_mean" in name:
+            tensor.normal_()
+    unused = ("_se_", "_conv_head", "_bn1.", "_fc", "num_batches_tracked")
+    published = [
+        tensor
+        for name, tensor in theirs.state_dict().items()
+        if not any(part in name if part != "_bn1." else name.startswith(part) for part in unused)
+    ]
+    ours = EfficientNetEncoder(1, 2, f"lite{size}").eval().double()
+    state = ours.state_dict()
+    ours.load_state_dict(
+        {name: tensor.reshape(state[name].shape) for name, tensor in zip(state, published, strict=True)}
+    )
+    with torch.no_grad():
+        compare(ours, theirs, 4 * torch.randn(2, 2, pixels, pixels, dtype=torch.float64))  # some values exceed 6
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 31, 32, 33, 47, 64])

