@@ -11,7 +11,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from PedBoneSegLib.anatomy import JointTable, known_joints
+from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.volume import Grid
@@ -123,8 +123,11 @@ def writeImage(path: Path, array: np.ndarray, grid: Grid) -> None:
         SimpleITK.WriteImage(image, str(temporary), useCompression=True)
 
 
-def trainingArguments(folder: Path, joint: str, model: str) -> list[str]:
-    """The arguments of `pedboneseg` that make a model of one's own out of the folder: a new domain of a known model."""
-    name = f"{joint}-own" if joint in known_joints() else joint
-    chosen = ["--model", model] if model else []
-    return ["adapt", *chosen, "--joint", name, "--data", str(folder), "-o", str(folder / f"{name}.safetensors")]
+def trainingArguments(folder: Path, joint: str, model: str, known: list[str]) -> list[str]:
+    """The arguments of `pedboneseg` that train a model of one's own on the folder: one more domain of `model`.
+
+    `known` are the joints and domains that the model has; the new one gets a name that is not among them.
+    """
+    names = [joint, f"{joint}-own", *(f"{joint}-own{number}" for number in range(2, len(known) + 2))]
+    name = next(name for name in names if name not in known)
+    return ["adapt", "--model", model, "--joint", name, "--data", str(folder), "-o", str(folder / f"{name}.safetensors")]

@@ -36,6 +36,11 @@ _FAULTS = (  # what pip says, what that means, and what may be done
     ("no space left|errno 28", _("The disk is full."), _("Make room and try again.")),
     ("permission denied|access is denied|errno 13", _("Slicer's folder may not be written to."), _("Ask its owner.")),
     ("no matching distribution|could not find a version", _("No fitting build was found there."), _("See the log.")),
+    (
+        "resolutionimpossible|conflicting dependencies",
+        _("The packages found do not fit together, or the configuration of pip on this computer excludes them."),
+        _("The log names the versions."),
+    ),
 )  # fmt: skip
 
 
@@ -61,7 +66,7 @@ def steps(packages: list[str], wheels: str = "") -> list[list[str]]:
     """The calls of the interpreter, one after the other, as arguments. `wheels`: a folder to take all from, offline."""
     if wheels:
         wanted = [{"torch": TORCH, "safetensors": SAFETENSORS}[name] for name in packages]
-        return [["-m", "pip", "install", "--no-index", "--find-links", wheels, *wanted]]
+        return [["-m", "pip", "install", "--isolated", "--no-index", "--find-links", wheels, *wanted]]
     calls = []
     if "torch" in packages:
         if not installed("light-the-torch"):
@@ -70,6 +75,16 @@ def steps(packages: list[str], wheels: str = "") -> list[list[str]]:
     if "safetensors" in packages:
         calls.append(["-m", "pip", "install", SAFETENSORS])
     return calls
+
+
+def environmentFor(arguments: list[str]) -> dict[str, str]:
+    """The environment of such a call. An isolated one sees none of pip's settings on this computer: `--isolated` alone
+    would still read the configuration files of the system and of the interpreter.
+    """
+    if "--isolated" not in arguments:
+        return dict(os.environ)
+    own = {name: value for name, value in os.environ.items() if not name.upper().startswith("PIP_")}
+    return {**own, "PIP_CONFIG_FILE": os.devnull}
 
 
 def explain(log: str) -> str:
@@ -126,6 +141,10 @@ class Installation:
             return
         process = self._process = qt.QProcess()
         process.setProcessChannelMode(qt.QProcess.MergedChannels)
+        environment = qt.QProcessEnvironment()
+        for name, value in environmentFor(arguments).items():
+            environment.insert(name, value)
+        process.setProcessEnvironment(environment)
         process.readyReadStandardOutput.connect(
             lambda: self._log.append(process.readAllStandardOutput().data().decode("utf-8", "replace"))
         )

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import whole_file
 
-from . import cases, paths, segmentations
+from . import cases, models, paths, segmentations
 from .images import gridOf
 from .section import Section, askSaveFile, copyText, enable
 
@@ -34,9 +34,17 @@ class KeepSection(Section):
         enable(segmentation and volume, ui.saveButton)
         enable(segmentation, ui.dicomButton)
         enable(table and volume and folder, ui.addCaseButton)
-        enable(table and folder, ui.commandCopyButton)
-        arguments = cases.trainingArguments(Path(folder), table.joint, self.panel.models.model) if table else []
-        ui.commandEdit.setText(paths.commandLine(arguments) if table and folder else "")
+        command = self._trainingCommand(Path(folder), table.joint) if table and folder else ""
+        ui.commandEdit.setText(command)
+        enable(command, ui.commandCopyButton)
+
+    def _trainingCommand(self, folder: Path, joint: str) -> str:
+        """Adapts the chosen model; if the choice is automatic, the one that segments this joint. Empty without one."""
+        stored = models.find(models.modelFor(joint, self.panel.models.model))
+        if stored is None:
+            return ""
+        arguments = cases.trainingArguments(folder, joint, stored.name, models.jointsOf(stored.manifest))
+        return paths.commandLine(arguments)
 
     def _addCase(self) -> None:
         segmentation, folder = self.panel.segmentation, str(self.ui.casesFolderEdit.currentPath)

@@ -40,12 +40,18 @@ def tableOf(answer: dict, model: str = "") -> JointTable:
     return joint_table(str(answer.get("joint")))
 
 
-def _manifest(model: str):
-    """None for a damaged or a missing model."""
+def find(model: str) -> store.StoredModel | None:
+    """A model by name, the default one without a name; None if it is missing or damaged."""
     try:
-        return store.show(model or None).manifest
+        stored = store.show(model or None)
     except PedBoneSegError:
         return None
+    return stored if stored.manifest is not None else None
+
+
+def _manifest(model: str):
+    stored = find(model)
+    return stored.manifest if stored is not None else None
 
 
 class ModelSection(Section):

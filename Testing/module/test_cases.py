@@ -8,7 +8,7 @@ import pytest
 import SimpleITK
 import slicer
 from module.bones import KNEE, blocks, oblique
-from PedBoneSegUI import cases, paths, segmentations
+from PedBoneSegUI import cases, segmentations
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
@@ -106,12 +106,14 @@ def test_aFailureInTheMiddleTakesTheCaseBack(pair, tmp_path, monkeypatch):
     assert not list((tmp_path / "set").rglob("*.nii.gz"))
 
 
-def test_theCommandRunsHere(pair, tmp_path):
-    """As a shell reads it: the interpreter starts, finds the program, and knows the options."""
-    import subprocess
+def test_theTrainedModelGetsANameThatIsFree(tmp_path):
+    """As an own scanner of a joint that the model has, or as the joint itself where it does not know it."""
 
-    line = paths.commandLine(cases.trainingArguments(tmp_path / "my set", "knee", ""))
-    assert "adapt" in line and "knee-own" in line
-    head, _, _rest = line.partition(" adapt ")
-    shown = subprocess.run(f"{head} --help", shell=True, capture_output=True, text=True, timeout=60)
-    assert shown.returncode == 0 and "adapt" in shown.stdout
+    def named(joint: str, known: list[str]) -> str:
+        arguments = cases.trainingArguments(tmp_path, joint, "some-model", known)
+        assert arguments[:3] == ["adapt", "--model", "some-model"]
+        return arguments[arguments.index("--joint") + 1]
+
+    assert named("knee", ["knee", "ankle"]) == "knee-own"
+    assert named("hip", ["knee"]) == "hip"
+    assert named("knee", ["knee", "knee-own"]) == "knee-own2"

@@ -1,6 +1,7 @@
 """Ring 3: the real panel on the real .ui, the real worker and a tiny model, by clicks."""
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PedBoneSegUI import dependencies, models, segmentations
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadModel
+from PedBoneSegLib.models import store
 
 SECONDS = 90  # until the first answer: the worker imports torch
 
@@ -301,6 +303,30 @@ def test_keeping(ui, widget, volume, segment, tmp_path):
     ui.commandCopyButton.click()
     assert "adapt" in slicer.app.clipboard().text() and "Dataset 102" in slicer.app.clipboard().text()
     assert segmentation is widget._parameterNode.segmentation
+
+
+@pytest.fixture
+def automatic(ui):
+    """The model "Automatic", as a user finds the panel: the built-in one works."""
+    chosen = ui.modelCombo.currentIndex
+    ui.modelCombo.setCurrentIndex(ui.modelCombo.findText("Automatic"))
+    yield
+    ui.modelCombo.setCurrentIndex(chosen)
+
+
+def test_theCommandRunsHere(ui, widget, automatic, volume, segment, tmp_path):
+    """The command that the panel copies, word for word, in a shell; one training step on a small exam is enough."""
+    slicer.util.updateVolumeFromArray(volume, np.arange(4 * 32 * 32, dtype=np.int16).reshape(4, 32, 32))
+    edit(segment(), volume, 2)
+    folder = tmp_path / "my set für Zoë"
+    ui.casesFolderEdit.setCurrentPath(str(folder))
+    ui.addCaseButton.click()
+    ui.commandCopyButton.click()
+    line = slicer.app.clipboard().text()
+    done = subprocess.run(f"{line} --steps 1", shell=True, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    trained = store.show(str(folder / "knee-own.safetensors"))
+    assert "knee-own" in models.jointsOf(trained.manifest) and "femur" in done.stdout
 
 
 def test_droppingAFile(ui, widget, volume, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -153,7 +154,43 @@ def test_installationTakesTheBuildThatFits(monkeypatch):
     assert [call[1:3] for call in calls] == [["pip", "install"], ["light_the_torch", "install"], ["pip", "install"]]
     assert not any("torch" == call[-1].split(">")[0] and call[1] == "pip" for call in calls), "never torch by pip"
     offline = dependencies.steps(["torch"], "/wheels here")
-    assert offline == [["-m", "pip", "install", "--no-index", "--find-links", "/wheels here", dependencies.TORCH]]
+    from_there = ["--isolated", "--no-index", "--find-links", "/wheels here"]
+    assert offline == [["-m", "pip", "install", *from_there, dependencies.TORCH]]
+
+
+def write_wheel(folder, version: str) -> None:
+    """A torch without content, as pip wants a wheel."""
+    folder.mkdir(exist_ok=True)
+    info = f"torch-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"torch-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def foreign_pip_settings(folder, monkeypatch) -> None:
+    """Settings of a computer where everything is different: in the environment, and in a file that it names."""
+    write_wheel(folder / "other wheels", "2.9.0")
+    constraints = folder / "constraints.txt"
+    constraints.write_text("torch<2.5\n", encoding="utf-8")
+    monkeypatch.setenv("PIP_FIND_LINKS", (folder / "other wheels").as_uri())
+    monkeypatch.setenv("PIP_CONSTRAINT", str(constraints).replace(" ", "%20"))
+    configuration = folder / "pip.conf"
+    configuration.write_text(f"[global]\nconstraint = {constraints}\nno-binary = :all:\n", encoding="utf-8")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
+
+
+def test_anInstallationFromAFolderSeesThatFolderAlone(tmp_path, monkeypatch):
+    foreign_pip_settings(tmp_path, monkeypatch)
+    write_wheel(tmp_path / "wheels für Zoë", "2.6.0")
+    (call,) = dependencies.steps(["torch"], str(tmp_path / "wheels für Zoë"))
+    pip = subprocess.run(
+        [sys.executable, *call, "--dry-run", "--ignore-installed"],
+        env=dependencies.environmentFor(call), capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Would install torch-2.6.0" in pip.stdout, pip.stdout + pip.stderr
+    online = dependencies.environmentFor(dependencies.steps(["torch"])[-1])
+    assert online["PIP_CONFIG_FILE"] == str(tmp_path / "pip.conf"), "a download needs the computer's own proxy"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +200,7 @@ def test_installationTakesTheBuildThatFits(monkeypatch):
         ("OSError: [Errno 28] No space left on device", "disk is full"),
         ("Temporary failure in name resolution", "internet"),
         ("ERROR: No matching distribution found for torch>=99", "fitting build"),
+        ("ERROR: ResolutionImpossible: for help visit https://pip.pypa.io", "do not fit together"),
         ("Segmentation fault", "log tells more"),
     ],
 )
