@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from live_processes import SECONDS
 from module.host import application, install, qtmodule
 
 install()
@@ -29,7 +30,7 @@ def spin():
     """spin(condition, seconds): lets Qt's events run until the condition holds; fails if it never does."""
     import qt
 
-    def run(condition=lambda: False, seconds: float = 10.0, fail: bool = True) -> bool:
+    def run(condition=lambda: False, seconds: float = SECONDS, fail: bool = True) -> bool:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             qt.QApplication.processEvents()

@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 import qt  # noqa: E402
 import slicer  # noqa: E402
 import vtk  # noqa: E402
+from live_processes import is_alive  # noqa: E402
 from module.bones import KNEE  # noqa: E402
 from module.host import scripted  # noqa: E402
 from PedBoneSegUI import segmentations  # noqa: E402
@@ -125,7 +126,7 @@ class Campaign:
         left = [path.name for path in self.widget.logic.folder.path.iterdir()] if not self.client.running else []
         if left and fault not in ("kill", "hang", "cancel", "scene"):
             wrong.append(f"files left: {left}")
-        if len([pid for pid in descendants(os.getpid()) if not self.isZombie(pid)]) > 1:
+        if sum(map(is_alive, descendants(os.getpid()))) > 1:
             wrong.append("more than one worker is alive")
         return wrong
 
@@ -166,13 +167,6 @@ class Campaign:
         spin(lambda: not self.panel.segment.running, 90)
         result = segmentations.tableOf(self.widget._parameterNode.segmentation)
         return [] if result == KNEE else [f"no result: {self.ui.warningLabel.text}"]
-
-    @staticmethod
-    def isZombie(pid: int) -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except OSError:
-            return True
 
 
 def main() -> int:

@@ -35,7 +35,7 @@ def test_aFolderWithABadFileAndAResume(widget, spin, tmp_path):
     ui.batchOutputEdit.setCurrentPath(str(output))
     ui.batchButton.click()
     assert ui.batchButton.text == "Cancel" and not ui.segmentButton.enabled
-    spin(lambda: not widget.panel.batch.running, 90)
+    spin(lambda: not widget.panel.batch.running)
     shown = cells(ui)
     assert [row[1] for row in shown] == ["failed", "done", "done"], shown
     assert shown[1][2].startswith("Knee · ") and "2 done, 0 done before, 1 failed" in ui.batchLabel.text
@@ -43,7 +43,7 @@ def test_aFolderWithABadFileAndAResume(widget, spin, tmp_path):
     assert (output / SUMMARY).is_file()
     write(source / "b.nrrd", 5, (7, 64, 64))
     ui.batchButton.click()
-    spin(lambda: not widget.panel.batch.running, 60)
+    spin(lambda: not widget.panel.batch.running)
     assert [row[1] for row in cells(ui)] == ["failed", "done", "done before"]
     ui.batchTable.cellDoubleClicked.emit(2, 0)
     segmentation, volume = widget._parameterNode.segmentation, widget._parameterNode.volume
@@ -63,10 +63,10 @@ def test_cancelAndTheListOfWhatIsDone(widget, spin, tmp_path):
     ui.batchInputEdit.setCurrentPath(str(tmp_path / "in"))
     ui.batchOutputEdit.setCurrentPath("")
     ui.batchButton.click()
-    spin(lambda: "a.nrrd · segmenting" in ui.batchLabel.text, 60)
+    spin(lambda: "a.nrrd · segmenting" in ui.batchLabel.text)
     assert not ui.measureButton.enabled and not ui.modelInstallButton.enabled, "the worker does one thing at a time"
     ui.batchButton.click()
-    spin(lambda: not widget.panel.batch.running, 3)
+    spin(lambda: not widget.panel.batch.running)
     assert not cells(ui) and "goes on where it stopped" in ui.batchLabel.text and ui.modelInstallButton.enabled
     assert not list((tmp_path / "in_bones").glob("*.nii.gz"))
 
@@ -79,11 +79,11 @@ def test_foldersThatWillNotDo(widget, spin, tmp_path):
     ui.batchInputEdit.setCurrentPath(str(tmp_path))
     ui.batchOutputEdit.setCurrentPath(str(tmp_path))
     ui.batchButton.click()
-    spin(lambda: not widget.panel.batch.running, 60)
+    spin(lambda: not widget.panel.batch.running)
     assert "holds no volume" in ui.batchLabel.text
     write(tmp_path / "a.nrrd", 1, (6, 64, 64))
     ui.batchButton.click()
-    spin(lambda: not widget.panel.batch.running, 60)
+    spin(lambda: not widget.panel.batch.running)
     assert "another folder" in ui.batchLabel.text and not list(tmp_path.glob("*bones*"))
 
 
@@ -96,9 +96,9 @@ def test_aFileThatTheWorkerDiesOf(widget, spin, tmp_path):
     ui.batchInputEdit.setCurrentPath(str(tmp_path / "in"))
     ui.batchOutputEdit.setCurrentPath("")
     ui.batchButton.click()
-    spin(lambda: "a.nrrd · segmenting" in ui.batchLabel.text, 60)
+    spin(lambda: "a.nrrd · segmenting" in ui.batchLabel.text)
     endTree(client.processId())
-    spin(lambda: not widget.panel.batch.running, 90)
+    spin(lambda: not widget.panel.batch.running)
     assert [row[:2] for row in cells(ui)] == [["a.nrrd", "failed"], ["b.nrrd", "done"]], cells(ui)
     assert "ended the program" in cells(ui)[0][2] and ui.batchOutputEdit.currentPath == str(tmp_path / "in_bones")
 
@@ -113,9 +113,9 @@ def test_aDamagedListOfWhatIsDone(widget, spin, tmp_path):
     ui.batchInputEdit.setCurrentPath(str(tmp_path / "in"))
     ui.batchOutputEdit.setCurrentPath(str(tmp_path / "out"))
     ui.batchButton.click()
-    spin(lambda: not widget.panel.batch.running, 60)
+    spin(lambda: not widget.panel.batch.running)
     assert MANIFEST in ui.batchLabel.text and "delete it" in ui.batchLabel.text
     (tmp_path / "out" / MANIFEST).unlink()
     ui.batchButton.click()
-    spin(lambda: not widget.panel.batch.running, 60)
+    spin(lambda: not widget.panel.batch.running)
     assert list(json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]) == ["a.nrrd"]

@@ -291,7 +291,7 @@ def test_the_command_line_says_it(bundle, tmp_path):
     def run(*words):
         options = ["--model", str(bundle.path), "--device", "cpu", "--json"]
         command = [sys.executable, "-m", "PedBoneSegLib", *words, *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=500)
 
     found = json.loads(run("detect", str(tmp_path / "knee.nii.gz")).stdout)
     assert (found["joint"], found["verdict"]) == ("knee", "joint") and found["score"] == found["scores"]["knee"]

@@ -43,7 +43,7 @@ class Child:
         self.process.stdin.write(line)
         self.process.stdin.flush()
 
-    def next(self, seconds=30):
+    def next(self, seconds=300):
         """The next answer; what the worker last logged where none comes."""
         try:
             return json.loads(self.lines.get(timeout=seconds))
@@ -54,7 +54,7 @@ class Child:
         while self.next().get("stage") != stage:
             pass
 
-    def hear(self, number, seconds=30):
+    def hear(self, number, seconds=300):
         """The last answer to request `number`, and the progress before it."""
         progress = []
         while True:
@@ -131,7 +131,8 @@ SLOW = """
     passes.BATCH_PIXELS["cpu"] = 1
     fast = SliceStack.images
     def slow(self, indices):
-        time.sleep(0.25)
+        print("SLICES", flush=True)  # to stderr: stdout belongs to the protocol
+        time.sleep(0.5)
         return fast(self, indices)
     SliceStack.images = slow
 """
@@ -218,22 +219,23 @@ def test_an_id_is_used_once_at_a_time(alone, home):
     assert answer["kind"] == "bad-input" and "in use" in answer["message"]
 
 
-def test_cancel_mid_run_within_a_second(alone, home):
+def test_cancel_is_heard_mid_run(alone, home):
+    """Not at the end: of the 24 slices, most are never read."""
     child = alone(SLOW)
     output = home / "cancelled.nii.gz"
     child.send(**request(home, 1, output=str(output)))
     child.send(**request(home, 2, output=str(output)))
     child.until("segmenting")
-    started = time.monotonic()
+    before = child.noise.count(b"SLICES\n")
     child.send(id=3, op="cancel", target=1)
     child.send(id=4, op="cancel", target=2)  # which still waits
     child.send(id=5, op="cancel", target=99)
     heard = {}
     while len(heard) < 5:
-        answer = child.next(5)
+        answer = child.next()
         if answer["event"] != "progress":
             heard[answer["id"]] = answer
-    assert time.monotonic() - started < 1
+    assert child.noise.count(b"SLICES\n") - before < 12
     assert heard[1]["kind"] == heard[2]["kind"] == "cancelled"
     assert [heard[number]["cancelled"] for number in (3, 4, 5)] == [True, True, False]
     assert not output.exists() and child.ask(id=6, op="release")["event"] == "done"
@@ -244,15 +246,16 @@ def test_the_end_of_stdin_ends_the_process_mid_run(alone, home):
     output = home / "orphan.nii.gz"
     child.send(**request(home, 1, output=str(output)))
     child.until("segmenting")
+    before = child.noise.count(b"SLICES\n")
     child.process.stdin.close()
-    assert child.process.wait(1) == 0
-    assert not output.exists()
+    assert child.process.wait(300) == 0
+    assert child.noise.count(b"SLICES\n") - before < 12 and not output.exists()
 
 
 def test_shutdown(alone):
     child = alone()
     assert child.ask(id=1, op="shutdown")["event"] == "done"
-    assert child.process.wait(5) == 0
+    assert child.process.wait(300) == 0
 
 
 def test_a_kill_mid_write_leaves_nothing_after_the_next_run(alone, home, tmp_path):
@@ -263,16 +266,16 @@ def test_a_kill_mid_write_leaves_nothing_after_the_next_run(alone, home, tmp_pat
         def slow(*args, **options):
             yield from list(blocks(*args, **options))[:1]
             print("HALF", flush=True)
-            time.sleep(60)
+            time.sleep(600)
         writing._blocks = slow
     """)
     output = tmp_path / "killed.nii.gz"
     child.send(**request(home, 1, output=str(output)))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while b"HALF\n" not in child.noise and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(child.process.pid, signal.SIGKILL)
-    child.process.wait(5)
+    child.process.wait(300)
     left = list(tmp_path.iterdir())
     assert len(left) == 1 and left[0] != output  # a partial file, and only that
     assert alone().ask(**request(home, 1, output=str(output)))["event"] == "done"
@@ -307,7 +310,7 @@ def test_stdout_is_clean_though_libraries_print(alone, home):
     child.send(**request(home, 1, output=str(home / "noisy.nii.gz")))
     assert child.hear(1)[0]["event"] == "done"  # hear() reads every line as JSON
     assert child.ask(id=2, op="shutdown")["event"] == "done"
-    child.process.wait(5)
+    child.process.wait(300)
     noise = b"".join(child.noise)
     for line in (b"python says", b"a descriptor says", b"C says", b"a child says"):
         assert line in noise
@@ -346,6 +349,6 @@ def test_the_model_stays_warm_until_it_is_released_or_replaced(alone, home, tmp_
     make_tiny_bundle(tmp_path / "m.safetensors", seed=1)  # another model under the same name
     second = ask(5)
     child.ask(id=6, op="shutdown")
-    child.process.wait(5)
+    child.process.wait(300)
     assert child.noise.count(b"LOAD\n") == 3
     assert first[0]["bones"] == first[1]["bones"] != second["bones"]

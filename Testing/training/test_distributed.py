@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from exam_phantoms import tiny_study, toml, write_dataset
+from live_processes import children, wait_until
 from PedBoneSegTraining.loop import checkpoint
 from PedBoneSegTraining.loop.distributed import Ranks
 from safetensors.torch import load_file
@@ -72,7 +72,7 @@ def work(config: Path, out: Path, ranks: int, *overrides: str) -> list[dict[str,
     script.write_text(WORKER)
     launcher = [*TORCHRUN, f"--nproc-per-node={ranks}"] if ranks > 1 else [sys.executable]
     command = [*launcher, str(script), str(config), str(out), *overrides]
-    subprocess.run(command, env=ENVIRONMENT, check=True, timeout=120)
+    subprocess.run(command, env=ENVIRONMENT, check=True, timeout=500)
     return [load_file(out / f"rank{rank}.safetensors") for rank in range(ranks)]
 
 
@@ -100,23 +100,18 @@ def test_micro_batches_that_cannot_be_shared_are_refused():
     assert list(Ranks(1, 2, torch.device("cpu")).own(4)) == [1, 3]
 
 
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks' processes in /proc")
 def test_a_killed_rank_is_survived_by_restart(config, tmp_path):
     """torchrun starts both again when one dies; they resume, and the end is that of a run that nobody killed."""
     settings = ["--set", "training.steps=12", "training.precision=float32", "run.checkpoint_every=2"]
     launcher = [*TORCHRUN, "--nproc-per-node=2", "--max-restarts=1"]
     command = [*launcher, "-m", "PedBoneSegTraining", "train", str(config), *settings]
-    subprocess.run([*command, "-o", str(tmp_path / "whole")], env=ENVIRONMENT, check=True, timeout=120)
+    subprocess.run([*command, "-o", str(tmp_path / "whole")], env=ENVIRONMENT, check=True, timeout=500)
     process = subprocess.Popen([*command, "-o", str(tmp_path / "killed")], env=ENVIRONMENT, stdout=subprocess.PIPE)
     folder = tmp_path / "killed" / "multi-domain" / "checkpoints"
-    while process.poll() is None and not list(folder.glob("step-*")):
-        time.sleep(0.01)
+    wait_until(lambda: process.poll() is not None or list(folder.glob("step-*")))
     os.kill(children(process.pid)[-1], signal.SIGKILL)
-    output = process.communicate(timeout=120)[0].decode()
+    output = process.communicate(timeout=500)[0].decode()
     assert process.returncode == 0
     assert "resumed at step" in output
     whole, killed = (
