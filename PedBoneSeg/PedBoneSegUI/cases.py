@@ -130,4 +130,5 @@ def trainingArguments(folder: Path, joint: str, model: str, known: list[str]) ->
     """
     names = [joint, f"{joint}-own", *(f"{joint}-own{number}" for number in range(2, len(known) + 2))]
     name = next(name for name in names if name not in known)
-    return ["adapt", "--model", model, "--joint", name, "--data", str(folder), "-o", str(folder / f"{name}.safetensors")]
+    output = str(folder / f"{name}.safetensors")
+    return ["adapt", "--model", model, "--joint", name, "--data", str(folder), "-o", output]
