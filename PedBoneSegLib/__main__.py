@@ -2,7 +2,18 @@
 
 import sys
 
-from .program.cli import main
+from .program.interrupts import end_on_signals, ignore_signals
+
+
+def main() -> int:
+    end_on_signals()  # before the program itself is loaded, which takes a moment in which a signal may come
+    from .program.cli import main as program
+
+    try:
+        return program()
+    finally:
+        ignore_signals()
+
 
 if __name__ == "__main__":
     sys.exit(main())

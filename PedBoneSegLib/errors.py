@@ -1,7 +1,15 @@
-"""The failures that can be foreseen: each is one line that names the thing, the fault and the remedy.
+"""Failures that can be foreseen: each is one line that names the thing, the fault and the remedy.
 
-Anything that is raised and is not one of these is a bug: it keeps its traceback and ends with exit code 1.
+Any other exception is a bug: its traceback goes to the log and the program ends with exit code 1. Two of Python's own
+are foreseeable too, see `foreseen`.
 """
+
+import errno
+import os
+
+from .plaintext import one_line
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 class PedBoneSegError(Exception):
@@ -11,8 +19,8 @@ class PedBoneSegError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = _one_line(message)
-        self.hint = _one_line(hint)
+        self.message = one_line(message)
+        self.hint = one_line(hint)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
@@ -59,5 +67,17 @@ class Undecided(PedBoneSegError):
         self.scores = scores
 
 
-def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
+def foreseen(error: BaseException) -> PedBoneSegError | None:
+    """The foreseeable failure that an exception is, or None for a bug.
+
+    Memory that runs out, and whatever the system says of a file: a name too long, a folder that may not be read, a
+    loop of links, a full disk, a file that has vanished.
+    """
+    if isinstance(error, PedBoneSegError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory("there is not enough memory", "close other programs, or crop the volume")
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL):
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return BadInput(f"{place}{error.strerror or error}", "check the path, its rights and the disk")
+    return None

@@ -154,7 +154,7 @@ class Installation:
         )
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
         self._log.append(" ".join(["python", *arguments]))
-        process.start(findPython(), arguments)
+        process.start(findPython(), ["-P", *arguments])
 
     def _onProcessError(self, error) -> None:
         if error == qt.QProcess.FailedToStart:

@@ -24,7 +24,7 @@ class PedBoneSegLogic(ScriptedLoadableModuleLogic):
         self.folder = paths.WorkFolder(slicer.app.temporaryPath)
         self.folder.sweep()
         self.client = WorkerClient(
-            [paths.findPython(), "-m", "PedBoneSegLib", "serve"],
+            [paths.findPython(), "-P", "-m", "PedBoneSegLib", "serve"],
             str(root),
             {"PYTHONPATH": paths.pythonPath(root), "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
             __version__,

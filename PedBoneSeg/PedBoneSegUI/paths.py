@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .processes import isRunning
+
 MODULE_FOLDER = Path(__file__).resolve().parents[1]
 PSEUDONYM = re.compile(r"case-[0-9a-f]{12}(\.\w+)?")  # of a temporary file
 
@@ -46,7 +48,7 @@ def pythonPath(root: Path) -> str:
 
 def commandLine(arguments: list[str]) -> str:
     """A line to paste into a terminal of this machine that runs `pedboneseg ARGUMENTS` with the extension's parts."""
-    command, path = [findPython(), "-m", "PedBoneSegLib", *arguments], pythonPath(findRoot())
+    command, path = [findPython(), "-P", "-m", "PedBoneSegLib", *arguments], pythonPath(findRoot())
     if os.name == "nt":
         return f'set "PYTHONPATH={path}" && {subprocess.list2cmdline(command)}'
     return f"PYTHONPATH={shlex.quote(path)} {shlex.join(command)}"
@@ -84,11 +86,9 @@ class WorkFolder:
 
     def sweep(self) -> None:
         """Removes what killed applications left behind."""
-        from PedBoneSegLib.files import is_running
-
         for folder in self._parent.glob("PedBoneSeg-*"):
             owner = re.match(r"PedBoneSeg-(\d+)-", folder.name)
-            if owner and not folder.is_symlink() and not is_running(int(owner[1])):
+            if owner and not folder.is_symlink() and not isRunning(int(owner[1])):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:

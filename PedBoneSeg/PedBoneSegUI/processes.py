@@ -32,6 +32,22 @@ def endTree(pid: int) -> None:
             os.kill(process, signal.SIGKILL)
 
 
+def isRunning(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    if os.name == "nt":  # there, os.kill would kill
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
+        return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
 def descendants(pid: int) -> list[int]:
     """All running processes below `pid`, parents before their children. Not on Windows."""
     parents, tree = _parents(), [pid]

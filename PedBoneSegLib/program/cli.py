@@ -4,8 +4,6 @@ their options, what is printed, and exit codes. Research software, not a medical
 import argparse
 import importlib
 import importlib.util
-import json
-import signal
 import sys
 import time
 from argparse import Namespace
@@ -14,10 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
-from ..errors import BadInput, Cancelled, PedBoneSegError
-from .interrupts import held_back
-from .logbook import log_bug, open_log
-from .protocol import EXIT_CODES, failure
+from ..errors import BadInput, foreseen
+from ..plaintext import lines, one_line
+from .logbook import log_bug, open_log, silence_libraries
+from .protocol import EXIT_CODES, failure, to_json
 from .verbs import SIDES, SegmentOptions, Session
 
 TRAINING_VERBS = ("synthesize", "check-data", "train", "evaluate", "export", "adapt")
@@ -26,19 +24,17 @@ TRAINING_VERBS = ("synthesize", "check-data", "train", "evaluate", "export", "ad
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     verb = argv[0] if argv else ""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half done is left
+    silence_libraries()
     try:
         if verb in TRAINING_VERBS:
             return _training(argv)
         args = _parser().parse_args(argv)
         return args.run(args) or 0
-    except KeyboardInterrupt:
-        return _fail(Cancelled())
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stdout = None
         return 0
     except Exception as error:
-        if not isinstance(error, (PedBoneSegError, MemoryError)):
+        if foreseen(error) is None:
             open_log("cli.log")
             log_bug(verb, error)
         return _fail(error)
@@ -57,7 +53,7 @@ def _fail(error: BaseException) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
 
 
 def _option(*names: str, **settings) -> tuple:
@@ -143,8 +139,7 @@ def _fields(args: Namespace) -> dict:
 
 
 def _segment(args: Namespace) -> int:
-    with held_back():
-        from ..formats.reading import is_dicom_series
+    from ..formats.reading import is_dicom_series
 
     options, show = SegmentOptions.of(_fields(args)), _print_json if args.json else _print_result
     with closing(_Bar()) as bar:
@@ -192,16 +187,16 @@ def _models(args: Namespace) -> None:
     elif args.action == "list":
         for model in answer["models"]:
             state = model.get("fault") or f"{model['version']}, {', '.join(model['joints'])}"
-            print(f"{model['name']:<24} {state}{' (built in)' if model['built_in'] else ''}")
+            print(f"{model['name']:<24} {one_line(state)}{' (built in)' if model['built_in'] else ''}")
         if not answer["models"]:
             print("no model is installed; pedboneseg models install FILE adds one")
     elif args.action == "show":
-        print(f"{answer['name']} {answer['version']}, {answer['licence']}")
+        print(one_line(f"{answer['name']} {answer['version']}, {answer['licence']}"))
         for domain, entry in answer["joints"].items():
             print(f"  {domain}: " + ", ".join(f"{value} {bone}" for bone, value in entry["labels"].items()))
-        print(f"\n{answer['card']}")
+        print(f"\n{lines(answer['card'])}")
     elif args.action == "verify":
-        print(f"{answer['name']} {answer['version']} is whole: SHA-256 {answer['sha256']}")
+        print(one_line(f"{answer['name']} {answer['version']} is whole: SHA-256 {answer['sha256']}"))
     else:
         print(f"installed {answer['name']}" if args.action == "install" else f"removed {answer['removed']}")
 
@@ -217,14 +212,14 @@ def _demo(args: Namespace) -> None:
 
     with closing(_Bar()) as bar:
         page = run(Path(args.output), bar)
-    print(f"open {page}")
+    print(one_line(f"open {page}"))
 
 
 def _doctor(args: Namespace) -> None:
     from .doctor import examine, to_text
 
     document = examine()
-    print(json.dumps(document, ensure_ascii=False) if args.json else to_text(document))
+    print(to_json(document) if args.json else lines(to_text(document)))
 
 
 def _training(argv: list[str]) -> int:
@@ -238,20 +233,21 @@ def _training(argv: list[str]) -> int:
 
 
 def _print_json(document: dict) -> None:
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False), flush=True)
+    print(to_json(document), flush=True)
 
 
 def _print_result(row: dict) -> None:
     if summary := row.get("summary"):
         counts = ", ".join(f"{summary[key]} {key}" for key in ("done", "skipped", "failed"))
-        print(f"{summary['files']} files: {counts}; see {summary['csv']}", flush=True)
+        print(one_line(f"{summary['files']} files: {counts}; see {summary['csv']}"), flush=True)
     elif fault := row.get("error"):
-        print(f"pedboneseg: {row['input']}: {fault['message']}; {fault['hint']}", file=sys.stderr, flush=True)
+        line = one_line(f"pedboneseg: {row['input']}: {fault['message']}; {fault['hint']}")
+        print(line, file=sys.stderr, flush=True)
     elif row.get("status") != "skipped":
         volumes = ", ".join(f"{bone} {entry['volume_ml']:.1f} ml" for bone, entry in row["bones"].items())
-        print(f"{row['output']}: {volumes}", flush=True)
+        print(one_line(f"{row['output']}: {volumes}"), flush=True)
         for notice in row["warnings"]:
-            print(f"pedboneseg: warning: {notice['message']}", file=sys.stderr, flush=True)
+            print(one_line(f"pedboneseg: warning: {notice['message']}"), file=sys.stderr, flush=True)
 
 
 class _Bar:
@@ -267,7 +263,7 @@ class _Bar:
             self._last = time.monotonic()
             full = round(self.WIDTH * fraction)
             bar = "█" * full + "░" * (self.WIDTH - full)
-            print(f"\r\x1b[K{bar} {fraction:4.0%} {stage[:60]}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{bar} {fraction:4.0%} {one_line(stage)[:60]}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Makes room for other lines; the next step shows it again."""

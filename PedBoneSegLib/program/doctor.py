@@ -10,7 +10,6 @@ from pathlib import Path
 from .. import __version__
 from ..errors import PedBoneSegError
 from ..models import store
-from .interrupts import held_back
 
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk", "nibabel")
 
@@ -56,10 +55,9 @@ def _version(package: str) -> str | None:
 
 def _devices() -> list[dict]:
     try:
-        with held_back():
-            import torch
+        import torch
 
-            from ..inference.devices import available_devices, choose_device, faster_precisions
+        from ..inference.devices import available_devices, choose_device, faster_precisions
     except ImportError as error:
         return [{"device": "none", "note": f"torch cannot be loaded: {error}"}]
     return [

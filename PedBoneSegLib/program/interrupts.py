@@ -1,27 +1,67 @@
-"""Ctrl-C and SIGTERM, held back where they would do harm."""
+"""How the program ends when it is told to: Ctrl-C, SIGTERM, a closed terminal (SIGHUP), or the end of its input.
 
+Nothing is raised in the code that is at work. An exception that comes at any moment cannot be made safe: while torch
+loads it aborts the process, within C++ it is lost, in a `finally` it skips the cleaning up. Instead a thread of its own
+waits for the signal, removes the files that are half written, and ends the process at once.
+
+What the main thread is doing does not matter, as long as it lets other threads run: Python does while it computes,
+reads or waits, but not while a library is being loaded.
+"""
+
+import os
+import select
 import signal
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from typing import NoReturn
+
+from ..errors import Cancelled
+from ..files import discard_partials
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 
 
-@contextmanager
-def held_back() -> Iterator[None]:
-    """A KeyboardInterrupt that comes during the block is raised at its end.
+def end_on_signals() -> None:
+    """From now on a signal ends the process with exit code 5 and one line on stderr; for the main thread, at the start.
 
-    For the loading of torch, which takes a second: raised within the start of its C++, it aborts the process; raised
-    within code that torch's modules compile as they load, it ends the process by the signal instead of our exit code.
+    A signal that the caller has set to be ignored (`nohup`, a shell's background job) stays ignored, except SIGTERM.
     """
-    if threading.current_thread() is not threading.main_thread():  # the others are never interrupted
-        yield
-        return
-    came = []
-    before = {number: signal.signal(number, lambda *_: came.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    for number in SIGNALS:
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _noted)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_wait, args=(receiver, sender), daemon=True).start()
+
+
+def ignore_signals() -> None:
+    """The work is done: a signal that comes while Python puts itself away changes nothing any more."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_now(code: int) -> NoReturn:
+    """Ends the process from any thread, without waiting for the others; nothing stays half written."""
+    discard_partials()
+    os._exit(code)
+
+
+def _wait(receiver: socket.socket, _sender: socket.socket) -> NoReturn:
+    receiver.recv(1)
+    discard_partials()
+    _say(f"pedboneseg: {Cancelled()}\n")
+    os._exit(Cancelled.exit_code)
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """A handler of Python's own must be there, else the signal is not passed on to the thread that waits."""
+
+
+def _say(line: str) -> None:
+    """Writes past Python's streams, which the main thread may hold locked, and only where nothing makes us wait."""
+    with suppress(OSError, ValueError):
+        terminal = "\r\x1b[K" if os.isatty(2) else ""  # over a progress bar
+        if os.name == "nt" or select.select([], [2], [], 0)[1]:
+            os.write(2, (terminal + line).encode())

@@ -1,6 +1,7 @@
 """The log in the user's folder: times, verbs and outcomes; never names of files or patients."""
 
 import logging
+import os
 import sys
 import traceback
 
@@ -25,8 +26,18 @@ def open_log(name: str, to_stderr: bool = False) -> None:
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    logging.raiseExceptions = False  # a full disk: the log goes on without the line, and says nothing on stderr
 
 
 def log_bug(verb: str, error: BaseException) -> None:
     """Where it happened, but not the error's message, which may hold what identifies a patient."""
     log.error("%s: %s\n%s", verb, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+
+
+def silence_libraries() -> None:
+    """Keeps the warnings of libraries off stderr, where a line is a fault of ours. `python -W` brings them back."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if not sys.warnoptions:
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+        logging.getLogger("py.warnings").propagate = False

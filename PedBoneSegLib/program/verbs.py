@@ -3,6 +3,7 @@
 `pedboneseg models list` must not wait for it."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +16,6 @@ from ..files import sweep_partials
 from ..formats.names import MAP_SUFFIXES, OUTPUT_TAG, check_folder, check_output, split_name
 from ..models import store
 from ..progress import Progress, no_progress
-from .interrupts import held_back
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +97,9 @@ def made_folder(folder: Path) -> Path:
 
 def case_name(source: Path) -> str:
     """An input's name without its format's ending; a DICOM folder's is the folder's."""
-    stem, suffix = split_name(source.resolve())
-    return stem if suffix else source.resolve().stem
+    place = Path(os.path.realpath(source))
+    stem, suffix = split_name(place)
+    return stem if suffix else place.stem
 
 
 class Session:
@@ -109,10 +110,9 @@ class Session:
 
     def predictor(self, model: str | None, device: str) -> "Predictor":
         """The model, loaded anew when its file, or the device, is another than last time."""
-        with held_back():
-            from ..inference.devices import use_most_cores
-            from ..inference.predictor import Predictor
-            from ..models.bundle import Bundle
+        from ..inference.devices import use_most_cores
+        from ..inference.predictor import Predictor
+        from ..models.bundle import Bundle
 
         use_most_cores()
         path = store.resolve(model)

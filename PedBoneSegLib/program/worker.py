@@ -1,7 +1,8 @@
 """The worker: `pedboneseg serve`. Requests on stdin, answers on stdout, one JSON object a line.
 
-Two threads: one reads stdin, so that a cancel is heard while the other works and the end of stdin, which means that
-the caller is gone, ends the process at once. The model stays warm between requests.
+The main thread works; a second one reads stdin, so that a cancel is heard meanwhile and the end of stdin, which means
+that the caller is gone, ends the process at once. The model stays warm between requests. Every line gets exactly one
+"done" or "error", whatever it holds.
 """
 
 import os
@@ -10,15 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from .. import __version__
-from ..errors import BadInput, Cancelled, PedBoneSegError
+from ..errors import BadInput, Cancelled, foreseen
+from .interrupts import end_now
 from .logbook import log, log_bug, open_log
 from .protocol import LONGEST_REQUEST, PROTOCOL, decode, encode, failure, request_id
 from .verbs import SegmentOptions, Session
 
-PROGRESS_SECONDS = 0.1  # between two answers of the kind
+PROGRESS_SECONDS = 0.1  # the shortest time between two answers of one stage
+
+Answer = dict[str, Any]
 
 
 def main() -> NoReturn:
@@ -26,74 +30,89 @@ def main() -> NoReturn:
     answers = _take_stdout()
     open_log("worker.log", to_stderr=True)
     log.info("PedBoneSeg %s, protocol %s, process %s", __version__, PROTOCOL, os.getpid())
-    Worker(sys.stdin.buffer, answers).run()
-    sys.stderr.flush()
-    os._exit(0)  # an orderly end would wait for the thread that reads stdin
+    try:
+        Worker(sys.stdin.buffer, answers).run()
+    except BaseException as error:
+        log_bug("serve", error)
+        end_now(1)
+    end_now(0)  # an orderly end would wait for the thread that reads stdin
 
 
 class Worker:
     def __init__(self, requests: BinaryIO, answers: BinaryIO):
         self._requests, self._answers = requests, answers
         self._writing = threading.Lock()
-        self._work: queue.Queue[dict] = queue.Queue()
-        self._stops: dict[object, threading.Event] = {}  # of the requests that wait or run, by id
+        self._work: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._cancelled: dict[str, threading.Event] = {}  # of the requests that wait or run, by `_key` of their id
         self._session = Session()
 
     def run(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
         while (request := self._work.get())["op"] != "shutdown":
             self._serve(request)
-        self._answer({"id": request.get("id"), "event": "done"})
+        self._answer({"id": request["id"], "event": "done"})
 
     # ------------------------------------------------------------------------------------------ the reading thread
 
     def _listen(self) -> None:
-        while line := self._requests.readline(LONGEST_REQUEST + 1):
-            try:
-                if len(line) > LONGEST_REQUEST:
-                    while line and not line.endswith(b"\n"):
-                        line = self._requests.readline(LONGEST_REQUEST)
-                    raise BadInput(f"a line has more than {LONGEST_REQUEST} bytes", "send paths, not data")
-                if line.strip():
-                    self._take(decode(line))
-            except BadInput as error:
-                self._answer({"id": request_id(line), "event": "error", **failure(error)})
-        os._exit(0)  # mid-run too: what is half written is swept by the next run
+        """Reads until stdin ends or can no longer be read, and then ends the process, mid-run too."""
+        try:
+            while line := self._requests.readline(LONGEST_REQUEST + 1):
+                self._hear(line)
+        finally:
+            end_now(0)
 
-    def _take(self, request: dict) -> None:
-        number = request.get("id")
+    def _hear(self, line: bytes) -> None:
+        try:
+            if len(line) > LONGEST_REQUEST:
+                start = line
+                while line and not line.endswith(b"\n"):
+                    line = self._requests.readline(LONGEST_REQUEST)
+                line = start
+                raise BadInput(f"a line has more than {LONGEST_REQUEST} bytes", "send paths, not data")
+            if line.strip():
+                self._accept(decode(line))
+        except Exception as error:
+            if foreseen(error) is None:
+                log_bug("a request", error)
+            self._answer({"id": request_id(line), "event": "error", **failure(error)})
+
+    def _accept(self, request: dict[str, Any]) -> None:
+        """Answers a cancel; leaves every other request to the main thread."""
+        number = request["id"]
         if request["op"] == "cancel":
-            stop = self._stops.get(_key(request.get("target")))
-            if stop is not None:
-                stop.set()
-            self._answer({"id": number, "event": "done", "cancelled": stop is not None})
+            running = self._cancelled.get(_key(request["target"]))
+            if running is not None:
+                running.set()
+            self._answer({"id": number, "event": "done", "cancelled": running is not None})
             return
-        if _key(number) in self._stops:
-            raise BadInput(f"the id {number!r} is in use", "give every request its own")
+        if _key(number) in self._cancelled:
+            raise BadInput(f"the id {_key(number)[:80]} is in use", "give every request its own")
         if request["op"] != "shutdown":
-            self._stops[_key(number)] = threading.Event()
+            self._cancelled[_key(number)] = threading.Event()
         self._work.put(request)
 
-    # ------------------------------------------------------------------------------------------ the working thread
+    # ------------------------------------------------------------------------------------------ the main thread
 
-    def _serve(self, request: dict) -> None:
+    def _serve(self, request: dict[str, Any]) -> None:
         number, op, started = request.pop("id"), request.pop("op"), time.monotonic()
-        stop = self._stops[_key(number)]
+        cancelled = self._cancelled[_key(number)]
         try:
-            if stop.is_set():
+            if cancelled.is_set():
                 raise Cancelled()
-            answer = {"event": "done", **self._do(op, request, _Progress(self._answer, number, stop))}
+            progress = _Progress(self, number, cancelled)
+            answer = encode({"id": number, "event": "done", **self._do(op, request, progress)})
             log.info("%s: done in %.2f s", op, time.monotonic() - started)
         except Exception as error:
-            answer = {"event": "error", **failure(error)}
-            if isinstance(error, PedBoneSegError):
-                log.info("%s: %s after %.2f s", op, error.kind, time.monotonic() - started)
+            answer = encode({"id": number, "event": "error", **failure(error)})
+            if known := foreseen(error):
+                log.info("%s: %s after %.2f s", op, known.kind, time.monotonic() - started)
             else:
                 log_bug(op, error)
-        del self._stops[_key(number)]
-        self._answer({"id": number, **answer})
+        del self._cancelled[_key(number)]
+        self._send(answer)
 
-    def _do(self, op: str, fields: dict, progress: "_Progress") -> dict:
+    def _do(self, op: str, fields: dict[str, Any], progress: "_Progress") -> Answer:
         session = self._session
         if op == "segment":
             return session.segment(SegmentOptions.of(fields), progress, progress.detected)
@@ -105,52 +124,61 @@ class Worker:
             return _hello()
         if op == "release":
             return session.release()
-        return {"measure": session.measure, "models": session.models}[op](fields)
+        return session.measure(fields) if op == "measure" else session.models(fields)
 
-    def _batch(self, fields: dict, progress: "_Progress") -> dict:
+    def _batch(self, fields: dict[str, Any], progress: "_Progress") -> Answer:
         """A folder. `given_up` may name inputs that ended an earlier worker; the answer is the summary."""
         from .batch import segment_folder
 
-        given_up = fields.pop("given_up", ())
+        given_up = fields.pop("given_up", None) or ()
+        summary: Answer = {}
         for row in segment_folder(self._session, SegmentOptions.of(fields), progress, given_up):
-            if "summary" not in row:
+            if "summary" in row:
+                summary = row
+            else:
                 progress.segmented(row)
-        return row
+        return summary
 
-    def _answer(self, answer: dict) -> None:
+    # ------------------------------------------------------------------------------------------ both threads
+
+    def _answer(self, answer: Answer) -> None:
+        self._send(encode(answer))
+
+    def _send(self, line: bytes) -> None:
         try:
             with self._writing:
-                self._answers.write(encode(answer))
+                self._answers.write(line)
                 self._answers.flush()
         except OSError:  # nobody listens any more
-            os._exit(0)
+            end_now(0)
 
 
 class _Progress:
-    """Progress as answers, not more of them than anyone can read; it ends the work when `stop` is set."""
+    """Progress as answers, no more of them than anyone can read; ends the work when the request is cancelled."""
 
-    def __init__(self, answer: Callable[[dict], None], number: object, stop: threading.Event):
-        self._send, self._stop, self._last = answer, stop, 0.0
-        self._latest = {"id": number, "event": "progress", "fraction": 0.0, "stage": ""}
+    def __init__(self, worker: Worker, number: object, cancelled: threading.Event):
+        self._send: Callable[[Answer], None] = worker._answer
+        self._cancelled, self._last = cancelled, 0.0
+        self._latest: Answer = {"id": number, "event": "progress", "fraction": 0.0, "stage": ""}
 
     def __call__(self, fraction: float, stage: str) -> None:
-        if self._stop.is_set():
+        if self._cancelled.is_set():
             raise Cancelled()
         now = time.monotonic()
         if stage != self._latest["stage"] or now - self._last >= PROGRESS_SECONDS:
             self._last, self._latest = now, {**self._latest, "fraction": round(fraction, 4), "stage": stage}
             self._send(self._latest)
 
-    def detected(self, found: dict) -> None:
-        """What joint it is, as soon as it is known: a field of a progress answer."""
-        self._send({**self._latest, "detection": found})
+    def detected(self, detection: Answer) -> None:
+        """Which joint it is, as soon as it is known: a field of a progress answer."""
+        self._send({**self._latest, "detection": detection})
 
-    def segmented(self, row: dict) -> None:
-        """A file of a batch has come to its end: a field of a progress answer."""
+    def segmented(self, row: Answer) -> None:
+        """One file of a batch is done or has failed: a field of a progress answer."""
         self._send({**self._latest, "file": row})
 
 
-def _hello() -> dict:
+def _hello() -> Answer:
     import torch
 
     from ..inference.devices import available_devices
@@ -160,7 +188,7 @@ def _hello() -> dict:
             "torch": torch.__version__, "pid": os.getpid()}  # fmt: skip
 
 
-def _key(number: object) -> str:
+def _key(number: int | str) -> str:
     """Ids are told apart as JSON does: 7 is not "7"."""
     return repr(number)
 

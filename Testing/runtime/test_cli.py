@@ -45,7 +45,6 @@ def run(home, monkeypatch, capsys):
     """Runs the program in this process, without the built-in model: (exit code, stdout, stderr)."""
     monkeypatch.setenv("PEDBONESEG_HOME", str(home))
     monkeypatch.setattr(store, "BUILT_IN", home / "none")
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
     def call(*args):
         try:

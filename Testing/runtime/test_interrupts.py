@@ -1,36 +1,83 @@
-"""Signals that wait; what they do to the whole program, `test_cli.py` asks."""
+"""A signal ends the program at once, with exit code 5 and nothing half written, whatever the main thread is doing."""
 
+import os
 import signal
-import threading
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from PedBoneSegLib.program.interrupts import held_back
+ROOT = Path(__file__).parents[2]
+PRELUDE = """
+import os, signal, sys, threading, time
+from PedBoneSegLib.files import whole_file
+from PedBoneSegLib.program.interrupts import end_on_signals, ignore_signals
+def say(text):
+    print(text, flush=True)
+"""
+WORKS = {  # what the main thread is doing
+    "waiting": "sys.stdin.read()",
+    "computing": "while True: pass",
+    "holding stderr": "sys.stderr.buffer.write(b'x' * (1 << 20))",  # nobody reads it: it waits within the write
+    "in a finally": "\ntry: 1 / 0\nfinally: sys.stdin.read()",
+    "catching everything": "\nwhile True:\n try: time.sleep(1)\n except BaseException: pass",
+}
 
 
-def test_an_interruption_is_raised_at_the_end_of_the_block():
-    before, reached = signal.getsignal(signal.SIGINT), []
-    with pytest.raises(KeyboardInterrupt), held_back():
-        signal.raise_signal(signal.SIGINT)
-        reached.append("the end")
-    assert reached == ["the end"] and signal.getsignal(signal.SIGINT) is before
+def start(code, **options):
+    command = [sys.executable, "-c", PRELUDE + code, *map(str, options.pop("arguments", ()))]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, **pipes, **options)
 
 
-def test_an_error_within_comes_out_and_the_handlers_are_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(OSError, match="no such"), held_back():
-        raise OSError("no such library")
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
+def test_whatever_is_going_on(tmp_path, work, number):
+    body = f"""
+end_on_signals()
+with whole_file(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    say("working")
+    {work.replace(chr(10), chr(10) + "    ")}
+"""
+    child = start(body, arguments=[tmp_path / "out.txt"])
+    assert child.stdout.readline() == b"working\n"
+    child.send_signal(number)
+    assert child.wait(60) == 5
+    assert list(tmp_path.iterdir()) == []
+    if "stderr" not in work:
+        assert child.stderr.read() == b"pedboneseg: cancelled\n"
 
 
-def test_in_other_threads_nothing_is_held_back():
-    ended = []
+def test_what_was_ignored_stays_ignored():
+    """As under nohup; a request to end is heard all the same."""
+    code = """
+for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+end_on_signals()
+say([signal.getsignal(getattr(signal, name)) == signal.SIG_IGN for name in ("SIGINT", "SIGHUP", "SIGTERM")])
+"""
+    assert start(code).communicate()[0] == b"[True, True, False]\n"
 
-    def work() -> None:
-        with held_back():  # only the main thread may set handlers
-            ended.append(True)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert ended == [True]
+def test_when_the_work_is_done_a_signal_changes_nothing():
+    child = start("end_on_signals()\nignore_signals()\nos.kill(os.getpid(), signal.SIGTERM)\nsay('here')\nsys.exit(0)")
+    assert child.communicate() == (b"here\n", b"") and child.returncode == 0
+
+
+def test_the_program_listens_before_it_is_loaded(tmp_path):
+    """A signal that comes while the program's own modules are loading."""
+    (tmp_path / "sitecustomize.py").write_text("""
+import builtins, os, signal
+load = builtins.__import__
+def slow(name, *args, **options):
+    if name == "argparse":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return load(name, *args, **options)
+builtins.__import__ = slow
+""")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    command = [sys.executable, "-P", "-m", "PedBoneSegLib", "models", "list"]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (5, b"", b"pedboneseg: cancelled\n")

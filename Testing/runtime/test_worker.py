@@ -14,10 +14,12 @@ from queue import Empty, Queue
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny import make_tiny_bundle
 
 from PedBoneSegLib import __version__
-from PedBoneSegLib.program.protocol import LONGEST_REQUEST, PROTOCOL
+from PedBoneSegLib.program.protocol import FIELDS, LONGEST_REQUEST, OPS, PROTOCOL
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,15 +28,16 @@ class Child:
     """A worker and the lines that it says. `prelude` is code that runs in it before it serves."""
 
     def __init__(self, home, prelude=""):
-        code = f"{textwrap.dedent(prelude)}\nfrom PedBoneSegLib.program.cli import main\nmain(['serve'])"
+        code = f"{textwrap.dedent(prelude)}\nimport sys\nfrom PedBoneSegLib.__main__ import main\nmain()"
         environment = {**os.environ, "PEDBONESEG_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", code, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment,
         )  # fmt: skip
         self.lines, self.noise = Queue(), []
         threading.Thread(target=lambda: [self.lines.put(line) for line in self.process.stdout], daemon=True).start()
-        threading.Thread(target=lambda: self.noise.extend(self.process.stderr), daemon=True).start()
+        self.listener = threading.Thread(target=lambda: self.noise.extend(self.process.stderr), daemon=True)
+        self.listener.start()
 
     def send(self, **request):
         self.send_line(json.dumps(request).encode() + b"\n")
@@ -188,6 +191,62 @@ def test_a_malformed_line_is_answered(shared, line, number):
     assert "\n" not in answer["message"]
 
 
+@pytest.mark.parametrize("line, number", [
+    (b'{"id": "\\ud800", "op": "cancel", "target": 1}\n', "\ud800"), (b'{"id": "\\ud800", "op": "models"}\n', "\ud800"),
+    (b'{"id": 1, "op": "cancel", "target": "\\udfff"}\n', 1),
+])  # fmt: skip
+def test_half_a_character_for_an_id(shared, line, number):
+    shared.send_line(line)
+    assert shared.hear(number)[0]["event"] == "done"
+
+
+@pytest.mark.parametrize("fields", [
+    {"op": "detect", "input": 5}, {"op": "measure", "input": ["a"]}, {"op": "segment", "input": "a", "frame": "x"},
+    {"op": "segment", "input": "a", "frame": True}, {"op": "segment", "input": "a", "overwrite": 1},
+    {"op": "detect", "input": "a", "model": {}}, {"op": "detect", "input": "a", "device": []},
+    {"op": "detect", "input": "a", "series": 1.5}, {"op": "models", "action": {"a": 1}}, {"op": "models", "name": 7},
+    {"op": "batch", "input": "a", "given_up": "x"}, {"op": "batch", "input": "a", "given_up": [1]},
+    {"op": "cancel", "target": {"deep": []}}, {"op": "cancel"}, {"op": ["segment"]}, {"op": {"a": 1}},
+    {"op": "segment", "input": "a\0b"}, {"op": "segment", "input": "\ud800"}, {"op": "detect", "input": "x" * 5000},
+    {"op": "measure", "input": "x" * 300 + ".seg.nrrd"}, {"op": "segment", "input": "a", "output": "y" * 300 + ".nrrd"},
+])  # fmt: skip
+def test_a_field_of_the_wrong_type_is_the_callers_fault(shared, fields):
+    shared.send(id=15, **fields)
+    answer, _ = shared.hear(15)
+    assert answer["event"] == "error" and answer["kind"] == "bad-input", answer
+
+
+deep_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.sampled_from(OPS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FIELDS, "x"]), inner, max_size=3),
+    max_leaves=5,
+)
+requests = st.dictionaries(st.sampled_from(["id", "op", "target", *FIELDS]), deep_json, max_size=5)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(requests | deep_json, st.sampled_from([None, *OPS]), st.booleans())
+def test_any_json_gets_exactly_one_answer(shared, request, op, with_id):
+    """The answers to a line come before the answer to the next one, so that two lines have exactly two answers."""
+    if isinstance(request, dict):
+        request = {**request, **({"op": op} if op else {}), **({"id": 40} if with_id else {})}
+        if request.get("op") in ("shutdown", "release"):
+            request["op"] = "models"
+    shared.send_line(json.dumps(request).encode() + b"\n")
+    heard = shared.next()
+    while heard["event"] == "progress":
+        heard = shared.next()
+    assert heard["event"] in ("done", "error") and heard.get("kind") != "bug", heard
+    assert heard["id"] == 40 or not (with_id and isinstance(request, dict))
+    shared.send(id=41, op="cancel", target=99)
+    assert shared.next() == {"id": 41, "event": "done", "cancelled": False}
+
+
 def test_an_empty_line_is_nothing(shared):
     shared.send_line(b"\n  \n")
     assert shared.ask(id=20, op="models")["event"] == "done"
@@ -250,6 +309,33 @@ def test_the_end_of_stdin_ends_the_process_mid_run(alone, home):
     child.process.stdin.close()
     assert child.process.wait(300) == 0
     assert child.noise.count(b"SLICES\n") - before < 12 and not output.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_a_signal_ends_it_with_exit_code_5(alone, home, tmp_path, number, busy):
+    child = alone(SLOW)
+    if busy:
+        child.send(**request(home, 1, output=str(tmp_path / "out.nii.gz")))
+        child.until("segmenting")
+    else:
+        assert child.ask(id=1, op="models")["event"] == "done"
+    child.process.send_signal(number)
+    assert child.process.wait(60) == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_the_loop_itself_ends_it_without_an_abort(alone):
+    child = alone("""
+        from PedBoneSegLib.program import worker
+        def broken(self, request):
+            raise ZeroDivisionError
+        worker.Worker._serve = broken
+    """)
+    child.send(id=1, op="models")
+    assert child.process.wait(60) == 1
+    child.listener.join(60)
+    assert any(b"serve: ZeroDivisionError" in line for line in child.noise)
 
 
 def test_shutdown(alone):

@@ -2,7 +2,12 @@
 
 import sys
 
+from PedBoneSegLib.program.interrupts import end_on_signals, ignore_signals
+
 from .program.commands import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_on_signals()
+    code = main()
+    ignore_signals()
+    sys.exit(code)

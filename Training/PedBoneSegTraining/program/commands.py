@@ -33,6 +33,3 @@ def main(argv: list[str] | None = None) -> int:
     except PedBoneSegError as error:
         print(f"pedboneseg: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("pedboneseg: cancelled", file=sys.stderr)
-        return 5

@@ -1,6 +1,7 @@
 """Other processes to share the work with. Started afresh ("spawn"), so that they behave the same on every system."""
 
 import os
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection, get_context, parent_process
@@ -16,6 +17,7 @@ def pool(count: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; the parent decides, and they follow it
     torch.set_num_threads(1)
     keep_freed_memory()
     threading.Thread(target=_follow_parent, daemon=True).start()
