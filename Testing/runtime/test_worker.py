@@ -31,7 +31,8 @@ class Child:
         code = f"{textwrap.dedent(prelude)}\nimport sys\nfrom PedBoneSegLib.__main__ import main\nmain()"
         environment = {**os.environ, "PEDBONESEG_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", code, "serve"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment,
         )  # fmt: skip
         self.lines, self.noise = Queue(), []
