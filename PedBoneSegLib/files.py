@@ -1,8 +1,9 @@
 """Files that appear whole or not at all: written to a temporary file in the same folder, then renamed.
 
-A killed process leaves its temporary file behind; `sweep_partials` removes it. The writer holds a lock on its temporary
-file while it works, so that a file in use is never removed. A lock may not reach across machines: the name says which
-machine wrote it, and another machine's file goes only when nobody has touched it for a day.
+A killed process leaves its temporary file behind; the next one that writes to the folder removes it. The writer holds
+a lock on its temporary file while it works, so that a file in use is never removed. A lock may not reach across
+machines: the name says which machine wrote it, and another machine's file goes only when nobody has touched it for a
+day.
 """
 
 import os
@@ -23,6 +24,7 @@ _ENDING = re.compile(r"(\.\w{1,8}){0,2}$")  # by which a writer may choose the f
 _ABANDONED_SECONDS = 24 * 3600
 
 _changes = threading.Lock()  # held while a temporary file is made, and for good by `discard_partials`
+_swept: set[Path] = set()  # the folders that this process has written to, and looked for temporary files before that
 _partials: dict[Path, int] = {}  # this process's temporary files in use, each with the descriptor that is locked
 
 
@@ -38,6 +40,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path in _partials:
         yield path
         return
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        sweep_partials(path.parent)
     try:
         temporary = _create(path)
         try:

@@ -12,13 +12,13 @@ into [slice, row, column]; nothing is rotated, an oblique volume keeps its slice
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 from scipy import ndimage
 
-from ..errors import BadModel
+from ..models.slice_settings import SliceSettings
 from .resampling import Line
 
 # plane → for (slice, row, column): the world axis (0 left, 1 posterior, 2 superior) and the sense in which it is read
@@ -30,45 +30,6 @@ PLANES = {
 BLOCK_MM = 3.0  # the body is found on blocks of this size: fine enough for a crop, coarse enough to average noise away
 CHUNK = 16  # slices read at once: whole cache lines are used also where slices lie across the fastest axis
 KEPT_PIXELS = 1 << 24  # of resampled slices, 64 MiB
-
-
-@dataclass(frozen=True)
-class SliceSettings:
-    """How a domain's slices are made; travels in the model bundle. Lengths are millimetres."""
-
-    pixel_mm: float
-    context: int = 0  # neighbours on either side, as further channels
-    context_mm: float = 3.0  # distance from one neighbour to the next
-    plane: str = "sagittal"  # where the voxels do not decide
-    isotropy: float = 1.5  # coarsest spacing / next one: below this the voxels do not decide
-    margin_mm: float = 10.0  # kept around the body
-    field_mm: float = 512.0  # no slice is longer than this; a larger body is cut around its middle
-
-    def __post_init__(self) -> None:
-        if self.plane not in PLANES:
-            raise BadModel(f"plane {self.plane!r} is none of {', '.join(PLANES)}")
-        if not (self.pixel_mm > 0 and self.context_mm > 0 and self.field_mm > 0 and self.context >= 0):
-            raise BadModel(f"the slice settings {asdict(self)} cannot be met")
-
-    @property
-    def channels(self) -> int:
-        return 2 * self.context + 1
-
-    def neighbours(self, spacing: float) -> np.ndarray:
-        """A slice's channels, lowest first, as offsets in slices that lie `spacing` mm apart; its own is 0."""
-        steps = np.floor(np.arange(1, self.context + 1) * self.context_mm / spacing + 0.5).astype(int)
-        return np.concatenate([-steps[::-1], [0], steps])
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, entries: dict) -> "SliceSettings":
-        try:
-            return cls(**entries)
-        except TypeError as error:
-            fault = f"the slice settings are not those that this PedBoneSeg knows: {error}"
-            raise BadModel(fault, "use a newer one") from None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """A model on disk, in one safetensors file: tensors, and its manifest under the key `pedboneseg` of the metadata.
 
-Nothing in it can execute, there is nothing to unpack and no path to follow. `read_manifest` needs the standard
-library alone, so that models and joints can be listed before torch or numpy is there. Nothing of a model is used
+Nothing in it can be executed, there is nothing to unpack and no path to follow. `read_manifest` needs the standard
+library alone, so that models and joints can be listed before torch or numpy is installed. Nothing of a model is used
 before all of it was checked (`Bundle.load`): the header's size and form, the schema, the file's length, every
-tensor's name, type and shape, the SHA-256 over tensors and manifest, and that all numbers are finite.
+tensor's name, type and shape, the SHA-256 over tensors and manifest, and that all numbers are finite. Whatever is
+wrong with a file raises BadModel with the file's name.
 
 Tensors: `network.*`, the network's state (convolution weights as the manifest's `storage` says, all else float32);
 `signatures.<domain>` [references, channels] for the domains that have a signature, `pooled.<domain>` [references,
 2 × channels] and maybe `others.<domain>` for those whose signature has `pooled`.
 """
 
+import csv
 import hashlib
 import json
 import math
@@ -18,8 +20,9 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadModel, PedBoneSegError
 from ..files import whole_file
@@ -28,39 +31,45 @@ from .manifest import Manifest, canonical, parse, typed
 
 if TYPE_CHECKING:  # torch and numpy are loaded where weights are, no earlier
     import numpy as np
+    from numpy.typing import NDArray
 
     from ..network.fold import FoldedNetwork
     from ..network.segmenter import Segmenter
 
+    Array = NDArray[np.floating]
+
 KEY = "pedboneseg"
 HEADER_LIMIT = 1 << 20  # bytes; the largest network's table takes a tenth of it, the manifest less
-FILE_LIMIT = 1 << 30
+FILE_LIMIT = 1 << 30  # bytes
+MOST_AXES = 8  # of a tensor
 TYPES = {"F32": ("<f4", 4), "F16": ("<f2", 2)}  # safetensors' name: numpy's, bytes
+Row = tuple[str, str, tuple[int, ...], Any]  # a tensor's name, type, shape and bytes
+REMEDY = "copy or install the model again"
 
 
-def read_manifest(path: str | os.PathLike) -> Manifest:
-    """The manifest alone: header, schema and the file's length are checked, the tensors are not looked at."""
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest alone: the header, all of the manifest and the file's length are checked, the tensors are not."""
     with _opened(path) as stream:
         return _read_header(stream).manifest
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A whole model in memory, all of it checked. The file is not needed any more."""
+    """A whole model in memory, all of it checked. The file is not needed anymore."""
 
     path: Path
     manifest: Manifest
-    tensors: dict[str, "np.ndarray"] = field(repr=False)  # by their names in the file
+    tensors: dict[str, "Array"] = field(repr=False)  # by their names in the file
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Bundle":
+    def load(cls, path: str | os.PathLike[str]) -> "Bundle":
         with _opened(path) as stream:
             header = _read_header(stream)
             _check_table(header, _expected_tensors(header.manifest))
             return cls(Path(path), header.manifest, _read_arrays(stream, header))
 
     def network(self) -> "Segmenter":
-        """A new network of its own, in float32 and evaluation mode, on the CPU."""
+        """A new network, in float32 and evaluation mode, on the CPU."""
         import torch
 
         network = _skeleton(self.manifest.network)
@@ -79,18 +88,18 @@ class Bundle:
         return fold(self.network(), domain, self.manifest.domain(domain).temperature)
 
 
-def verify(path: str | os.PathLike) -> Manifest:
-    """All checks of `Bundle.load` but the comparison with the network that the manifest describes: without torch."""
+def verify(path: str | os.PathLike[str]) -> Manifest:
+    """All checks of `Bundle.load` except the comparison with the network that the manifest describes; no torch."""
     with _opened(path) as stream:
         header = _read_header(stream)
         _read_arrays(stream, header)
         return header.manifest
 
 
-def write_bundle(path: str | os.PathLike, manifest: Manifest, tensors: Mapping[str, object]) -> Manifest:
+def write_bundle(path: str | os.PathLike[str], manifest: Manifest, tensors: Mapping[str, Any]) -> Manifest:
     """Writes a model, whole or not at all, over whatever is at `path`; returns the manifest with its hash.
 
-    `tensors`: `network.<name>` for every entry of the network's `state_dict`, and the signatures'; torch's or numpy's.
+    `tensors`: `network.<name>` for every entry of the network's `state_dict`, and the signatures; of torch or numpy.
     Their types are chosen here. What could not be loaded again is not written (BadModel).
     """
     import numpy as np
@@ -121,32 +130,35 @@ class _Entry(NamedTuple):
 
 class _Header(NamedTuple):
     manifest: Manifest
-    document: dict
+    document: dict[str, Any]
     entries: dict[str, _Entry]
     length: int  # bytes before the tensors
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """The file to read; whatever is refused meanwhile is said of this model."""
+def _opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
+    """The file to read. Whatever goes wrong in the block is the fault of this model, and named as such."""
     try:
         if Path(path).exists() and not Path(path).is_file():  # a folder, or a pipe that would never end
             raise BadModel("it is not a file", "name a .safetensors file")
         with open(path, "rb") as stream:
             yield stream
     except PedBoneSegError as fault:
-        raise BadModel(f"model {path}: {fault.message}", fault.hint or "copy or install the model again") from None
+        raise BadModel(f"model {path}: {fault.message}", fault.hint or REMEDY) from None
     except OSError as fault:
         raise BadModel(f"model {path} cannot be read: {fault.strerror or fault}", "check the path") from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, csv.Error) as fault:
+        # Nothing is known that comes here; but one file must not stop the listing of all the others.
+        raise BadModel(f"model {path} cannot be understood: {type(fault).__name__}: {fault}", REMEDY) from fault
 
 
-def _read_header(stream: BinaryIO) -> _Header:
+def _read_header(stream: BufferedReader) -> _Header:
     size = os.fstat(stream.fileno()).st_size
     (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
     if size > FILE_LIMIT:
         raise BadModel(f"it has {size} bytes, more than the {FILE_LIMIT} allowed")
     if length > size - 8:
-        raise BadModel("it is no safetensors file, or cut off")
+        raise BadModel("it is not a safetensors file, or cut off")
     if length > HEADER_LIMIT:
         raise BadModel(f"its header has {length} bytes, more than the {HEADER_LIMIT} allowed")
     table = parse(stream.read(length), "header")
@@ -170,12 +182,14 @@ def _read_header(stream: BinaryIO) -> _Header:
 
 def _entry(name: str, value: object) -> _Entry:
     entry = typed(value, {"dtype": str, "shape": list, "data_offsets": list}, f"tensor {name}")
-    numbers = entry["shape"] + entry["data_offsets"]
-    if not all(type(number) is int and 0 <= number < 1 << 48 for number in numbers) or len(entry["data_offsets"]) != 2:
-        raise BadModel(f"tensor {name} has no proper shape or place")
+    shape, place = entry["shape"], entry["data_offsets"]
+    if len(place) != 2 or not all(type(number) is int and 0 <= number <= FILE_LIMIT for number in place):
+        raise BadModel(f"tensor {name} has no proper place")
+    if len(shape) > MOST_AXES or not all(type(number) is int and 1 <= number <= FILE_LIMIT for number in shape):
+        raise BadModel(f"tensor {name} has no proper shape")
     if entry["dtype"] not in TYPES:
         raise BadModel(f"tensor {name} is of type {entry['dtype']}, which no model has")
-    return _Entry(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+    return _Entry(entry["dtype"], tuple(shape), place[0], place[1])
 
 
 # --------------------------------------------------------------------------------------------------- the contents
@@ -223,8 +237,8 @@ def _check_table(header: _Header, expected: dict[str, tuple[str, tuple[int, ...]
             raise BadModel(f"tensor {name} is {entry.type} {list(entry.shape)}, it must be {kind} {list(shape)}")
 
 
-def _read_arrays(stream: BinaryIO, header: _Header) -> dict[str, "np.ndarray"]:
-    """The tensors behind the header, all of them hashed and looked at."""
+def _read_arrays(stream: BufferedReader, header: _Header) -> dict[str, "Array"]:
+    """The tensors behind the header, all of them hashed, and checked number by number."""
     import numpy as np
 
     stream.seek(header.length)
@@ -244,7 +258,7 @@ def _read_arrays(stream: BinaryIO, header: _Header) -> dict[str, "np.ndarray"]:
     return arrays
 
 
-def _digest(document: dict, table: Iterable[tuple[str, str, tuple[int, ...], object]]) -> str:
+def _digest(document: Mapping[str, Any], table: Iterable[Row]) -> str:
     """SHA-256 over the tensors by name, each as a line of JSON (name, type, shape) and its bytes, then the document."""
     digest = hashlib.sha256()
     for name, kind, shape, data in sorted(table, key=lambda row: row[0]):

@@ -16,11 +16,17 @@ from hypothesis import strategies as st
 from tiny import make_tiny_bundle, random_network, tensors_of, tiny_config, tiny_manifest
 
 from PedBoneSegLib.errors import BadModel
+from PedBoneSegLib.inference import review, slices
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.models import manifest as manifests
+from PedBoneSegLib.models import slice_settings
 from PedBoneSegLib.models.bundle import FILE_LIMIT, HEADER_LIMIT, Bundle, read_manifest, verify, write_bundle
 from PedBoneSegLib.network.fold import fold
+from PedBoneSegLib.volume import Grid, Volume
 
 CONFIG = tiny_config(("knee", "ankle"), width=1)  # the smallest network there is, so that fuzzing is quick
 NETWORK = random_network(CONFIG)
+GRID = Grid((4, 30, 30), (4.0, 1.0, 1.0), (0.0, 0.0, 0.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def test_what_is_written_comes_back(tmp_path, storage):
         CONFIG,
         storage=storage,
         precisions=("float32", "bfloat16"),
-        review={"a": [0.1, 1e-30]},
+        review={"knee": {"bone": [1e-30] * 255, "background": [0.1] * 255, "changed": 0.5, "exams": 3}},
         provenance={"author": "Zoë"},
     )
     signature = {"layer": 2, "threshold": 0.25, "references": 9}
@@ -203,7 +209,12 @@ def test_rubbish_is_refused(tmp_path, header, length, body):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from([0, -1, 1e-300, 1e308, 10**9, 10**400, "x" * 300, "\x1b[31m"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
@@ -232,6 +243,9 @@ def test_a_forged_manifest_is_refused_or_harmless(model, tmp_path, data):
         assert str(path) in str(fault)
     else:
         assert bundle.folded("knee")(torch.zeros(1, 1, 4, 4)).shape == (1, 5, 4, 4)
+        image = Volume(np.arange(4 * 30 * 30, dtype=np.int16).reshape(4, 30, 30), GRID)
+        labels = Predictor(bundle, "cpu").segment(image, "knee").labels
+        assert labels.shape == image.array.shape and labels.max() <= 4
 
 
 @pytest.mark.parametrize(
@@ -252,6 +266,32 @@ def test_a_forged_manifest_is_refused_or_harmless(model, tmp_path, data):
         (lambda d: d["domains"].reverse(), "not those of its network"),
         (lambda d: d["domains"].pop(), "not those of its network"),
         (lambda d: d["domains"][0].update(temperature=0.0), "temperature 0.0"),
+        (lambda d: d["domains"][0].update(temperature=1e-300), "temperature 1e-300"),
+        (lambda d: d["domains"][0]["settings"].update(isotropy="x"), "isotropy is x"),
+        (lambda d: d["domains"][0]["settings"].update(margin_mm=1e308), "margin_mm is 1e"),
+        (lambda d: d["domains"][0]["settings"].update(pixel_mm=0.01), "pixel_mm is 0.01"),
+        (lambda d: d["domains"][0]["settings"].update(pixel_mm=0.1, field_mm=2000), "more than 4096 pixels"),
+        (lambda d: d["domains"][0]["settings"].update(context=10**9), "context is 1000000000"),
+        (lambda d: d["domains"][0]["settings"].update(context=1.0), "context is 1.0"),
+        (lambda d: d["domains"][0]["settings"].update(context=1), "slices of 3 channels for a network of 1"),
+        (lambda d: d["domains"][0]["settings"].update(plane=["axial"]), "the plane"),
+        (lambda d: d["domains"][0]["settings"].update(other=1), "not those that this PedBoneSeg knows"),
+        (lambda d: d["domains"][0].update(settings={}), "not those that this PedBoneSeg knows"),
+        (lambda d: d["domains"][0].update(settings=[]), "no proper 'settings'"),
+        (lambda d: d["domains"][0].update(signature=[1]), "signature or metrics"),
+        (lambda d: d["domains"][0].update(metrics="x"), "signature or metrics"),
+        (lambda d: d["domains"][0].update(table="LabelValue,Name\n" + "x" * 200_000), "field larger|line"),
+        (lambda d: d["domains"][0].update(table="x" * 200_000), "field"),
+        (lambda d: d.update(review={"knee": {"bone": [0.1]}}), "lacks 'background'"),
+        (
+            lambda d: d.update(
+                review={"knee": {"bone": [2] * 255, "background": [0] * 255, "changed": 0.5, "exams": 3}}
+            ),
+            "no probabilities",
+        ),
+        (lambda d: d.update(review=[1]), "calibration of the review is not an object"),
+        (lambda d: d.update(provenance="x"), "no proper 'provenance'"),
+        (lambda d: d.update(provenance={"a": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}), "manifest is not readable"),
         (lambda d: d["domains"][0].update(temperature="1"), "no proper 'temperature'"),
         (lambda d: d["domains"][0].update(table="nonsense"), "label table"),
         (
@@ -272,6 +312,10 @@ def test_wrong_manifests_rightly_signed_are_refused_by_name(model, tmp_path, cha
 def with_tensor(header: dict, body: bytes, name: str, array: np.ndarray) -> tuple[dict, bytes]:
     entry = {"dtype": {"f": "F32", "e": "F16", "d": "F64"}[array.dtype.char], "shape": list(array.shape)}
     return {**header, name: {**entry, "data_offsets": [len(body), len(body) + array.nbytes]}}, body + array.tobytes()
+
+
+def test_what_the_manifest_knows_of_rooms_above_it_is_true():
+    assert manifests.REVIEW_CURVE == review.LEVELS + 1 and slice_settings.PLANE_NAMES == tuple(slices.PLANES)
 
 
 def test_wrong_tensors_rightly_signed_are_refused_by_name(model, tmp_path):
@@ -326,6 +370,8 @@ def test_wrong_containers_are_refused_by_name(model, tmp_path):
     refused(path, raw(json.dumps({**header, "__metadata__": loose}).encode()), "not in the form")
     infinite = {"pedboneseg": metadata["pedboneseg"].replace('"temperature":1.0', '"temperature":Infinity')}
     refused(path, raw(json.dumps({**header, "__metadata__": infinite}).encode()), "manifest is not readable")
+    infinite = {"pedboneseg": metadata["pedboneseg"].replace('"temperature":1.0', '"temperature":1e999')}
+    refused(path, raw(json.dumps({**header, "__metadata__": infinite}).encode()), "manifest is not readable")
     surrogate = {"pedboneseg": "\ud800"}
     refused(path, raw(json.dumps({**header, "__metadata__": surrogate}).encode()), "manifest is not readable")
 
@@ -335,7 +381,7 @@ def test_wrong_containers_are_refused_by_name(model, tmp_path):
     for offsets in (*shifted, [begin], [-4, end], [begin, 2**70], [0.0, 4]):
         entry = {**header[name], "data_offsets": offsets}
         refused(path, raw(json.dumps({**header, name: entry}).encode()), "tensor", by=everywhere)
-    for shape in ([2**40, 2**40], [-1], [True], ["9"], [9.0]):
+    for shape in ([2**40, 2**40], [-1], [True], ["9"], [9.0], [0, 2**47, 2**47], [0], [1] * 9):
         refused(path, raw(json.dumps({**header, name: {**header[name], "shape": shape}}).encode()), name)
 
 

@@ -1,6 +1,8 @@
 """The user's models, in a folder of the test's own."""
 
+import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +122,82 @@ def test_a_model_damaged_later_is_listed_with_its_fault_and_can_be_removed(sourc
     assert damaged.manifest is None and "cut off" in damaged.fault
     store.remove("tiny")
     assert names() == []
+
+
+def forged(source: Path, **changes) -> bytes:
+    """The model with other entries in its manifest; whoever believes them before the hash is seen is misled."""
+    data = source.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    document = json.loads(header["__metadata__"]["pedboneseg"])
+    text = json.dumps({**document, **changes}, sort_keys=True, separators=(",", ":"))
+    header["__metadata__"]["pedboneseg"] = text.replace("Infinity", "1e999")
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def write_bad_models(source: Path) -> set[str]:
+    """One of every kind into the store."""
+    data, folder = source.read_bytes(), store.models_folder()
+    (folder / "infinite.safetensors").write_bytes(forged(source, version=float("inf")))
+    (folder / "not-a-number.safetensors").write_bytes(forged(source, version=float("nan")))
+    (folder / "schema.safetensors").write_bytes(forged(source, schema={"a": []}))
+    (folder / "deep.safetensors").write_bytes(forged(source, provenance=json.loads("[" * 900 + "]" * 900)))
+    (folder / "shape.safetensors").write_bytes(data.replace(b'"shape":[5]', b'"shape":[0]', 1).replace(b"[4]", b"[0]"))
+    (folder / "empty.safetensors").write_bytes(b"")
+    (folder / "cut.safetensors").write_bytes(data[:100])
+    (folder / "rubbish.safetensors").write_bytes(bytes(range(256)) * 8)
+    (folder / "length.safetensors").write_bytes(b"\xff" * 8 + data[8:])
+    (folder / "gone.safetensors").symlink_to(folder / "nowhere")
+    (folder / "loop.safetensors").symlink_to(folder / "loop.safetensors")
+    os.mkfifo(folder / "pipe.safetensors")
+    return {path.stem for path in folder.iterdir()} - {"tiny"}
+
+
+def test_bad_models_are_listed_by_name_with_their_fault_disturb_nothing_and_can_be_removed(source):
+    store.install(source)
+    bad = write_bad_models(source)
+    listed = {stored.name: stored for stored in store.list_models()}
+    assert listed.keys() == bad | {"tiny"} and len(bad) == 12
+    for name in bad:
+        assert listed[name].manifest is None and f"{name}.safetensors" in listed[name].fault
+        assert listed[name].fault.isprintable()
+    assert listed["tiny"].manifest is not None and store.resolve() == store.resolve("tiny") == listed["tiny"].path
+    store.install(source, name="second")
+    for name in bad:
+        assert store.remove(name).name == name
+    assert names() == ["second", "tiny"]
+
+
+def test_a_folder_in_a_models_place_is_listed_and_not_deleted(source):
+    store.install(source)
+    (store.models_folder() / "folder.safetensors").mkdir()
+    assert "not a file" in store.list_models()[0].fault and store.resolve() == store.resolve("tiny")
+    with pytest.raises(BadInput, match="'folder' cannot be removed"):
+        store.remove("folder")
+
+
+def test_where_all_models_are_bad_the_fault_is_told(source):
+    path = store.install(source).path
+    path.write_bytes(b"")
+    with pytest.raises(BadModel, match="tiny.safetensors: it is not a safetensors file"):
+        store.resolve()
+
+
+@pytest.mark.parametrize("variables", [{"PEDBONESEG_HOME": "~nobody-of-that-name/x"}, {"HOME": None}])
+def test_a_home_that_is_not_known_is_said(monkeypatch, variables):
+    monkeypatch.delenv("PEDBONESEG_HOME")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # no such user
+    with pytest.raises(BadInput, match="home folder is not known"):
+        store.list_models()
+
+
+def test_a_path_of_a_user_who_is_not_there():
+    with pytest.raises(BadInput, match="~nobody-of-that-name/m.safetensors: that user's home folder"):
+        store.resolve("~nobody-of-that-name/m.safetensors")
 
 
 def test_the_built_in_model_is_the_default_and_stays(source):
