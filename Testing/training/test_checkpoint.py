@@ -24,9 +24,9 @@ def test_what_is_read_is_what_was_written(tmp_path):
 
 
 def test_the_last_ones_are_kept_and_remains_of_dead_processes_swept(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (tmp_path / f".pedboneseg-{dead.pid}-step-1.safetensors.partial.safetensors").write_bytes(b"half")
+    code = "import os, sys\nfrom PedBoneSegLib.files import whole_file\nwith whole_file(sys.argv[1]): os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "step-00000001.safetensors")])
+    assert [path.name.startswith(".pedboneseg-") for path in tmp_path.iterdir()] == [True]
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, TENSORS, FACTS, keep=2)
     assert sorted(os.listdir(tmp_path)) == ["step-00000002.safetensors", "step-00000003.safetensors"]
