@@ -149,6 +149,7 @@ class Conversation:
     def againIntoTheSameIsOneUndoStep(self) -> None:
         from PedBoneSegUI import segmentations
 
+        self.ui.correctSection.collapsed = False
         table = segmentations.tableOf(self.segmentation)
         segment = segmentations.segmentOfBone(self.segmentation, table.bones[0])
         mask = slicer.util.arrayFromSegmentBinaryLabelmap(self.segmentation, segment, self.volume)
@@ -216,9 +217,10 @@ class Conversation:
     def run(self) -> int:
         for function in (
             self.openThePanel, self.loadTheSample, self.segmentByAClick, self.neverBlockedForLong,
-            self.threeDimensions, self.reviewTheWorstSlices, self.correctAndUndo, self.againIntoTheSameIsOneUndoStep,
-            self.measure, self.keep, self.exportAsDicomSeg, self.batch, self.cancelWithinASecond,
-            self.closeTheSceneInMidRun, self.reloadTheModule,
+            self.threeDimensions, self.reviewTheWorstSlices, self.correctAndUndo, self.measure, self.keep,
+            self.exportAsDicomSeg, self.batch,
+            self.againIntoTheSameIsOneUndoStep,  # it changes the labels, so no picture is taken after it
+            self.cancelWithinASecond, self.closeTheSceneInMidRun, self.reloadTheModule,
         ):  # fmt: skip
             if not self.step(function) and function in (self.openThePanel, self.loadTheSample, self.segmentByAClick):
                 break

@@ -22,7 +22,7 @@ from .calibration import FEWEST, MOST, fit_review, fit_temperature, judge, sampl
 if TYPE_CHECKING:
     from .export import Draft
 
-LAYER = 3  # the encoder's level of the published signature; see docs/self-awareness.md for the choice
+LAYER = 3  # the encoder's level of the published signature; see docs/studies/detection.md for the choice
 POOLED_LAYER: int | None = 3  # that of the channels' means and deviations; None: the published method alone
 PERCENTILE = 95.0
 LOWEST = 1e-6  # threshold: references that are all alike leave no room otherwise
