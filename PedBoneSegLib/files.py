@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import BadInput
 
@@ -23,9 +24,15 @@ _PARTIAL = re.compile(r"\.pedboneseg-(\w+)-.+\.partial(\.\w+)*")
 _ENDING = re.compile(r"(\.\w{1,8}){0,2}$")  # by which a writer may choose the format
 _ABANDONED_SECONDS = 24 * 3600
 
+
+class _Partial(NamedTuple):
+    descriptor: int  # of the temporary file, locked
+    target: Path  # whose place it will take
+
+
 _changes = threading.Lock()  # held while a temporary file is made, and for good by `discard_partials`
 _swept: set[Path] = set()  # the folders that this process has written to, and looked for temporary files before that
-_partials: dict[Path, int] = {}  # this process's temporary files in use, each with the descriptor that is locked
+_partials: dict[Path, _Partial] = {}  # the temporary files that this process is writing
 
 
 @contextmanager
@@ -38,25 +45,23 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     if path in _partials:
-        yield path
+        with _naming(_partials[path].target):
+            yield path
         return
     if path.parent not in _swept:
         _swept.add(path.parent)
         sweep_partials(path.parent)
-    try:
+    with _naming(path):
         temporary = _create(path)
         try:
             yield temporary
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
             if os.name == "nt":  # an open file cannot be renamed there
-                os.close(_partials.pop(temporary))
+                os.close(_partials.pop(temporary).descriptor)
             os.replace(temporary, path)
         finally:
             _forget(temporary)
-    except OSError as error:
-        remedy = "free some space, close the programs that use it, or write elsewhere"
-        raise BadInput(f"{path} could not be written: {error.strerror or error}", remedy) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -103,6 +108,16 @@ def as_private_as(source: str | os.PathLike[str]) -> Iterator[None]:
         os.umask(before)
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError within the block becomes BadInput that names the file."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space, close the programs that use it, or write elsewhere"
+        raise BadInput(f"{path} could not be written: {error.strerror or error}", remedy) from error
+
+
 def _create(path: Path) -> Path:
     """An empty file beside `path` that did not exist before, under a name that nobody can guess, locked."""
     ending = _ENDING.search(path.name)
@@ -112,7 +127,7 @@ def _create(path: Path) -> Path:
         with _changes:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             if not _in_use(descriptor) and os.fstat(descriptor).st_nlink:
-                _partials[temporary] = descriptor
+                _partials[temporary] = _Partial(descriptor, path)
                 return temporary
         os.close(descriptor)  # another process swept it in the moment before it was locked
 
@@ -120,13 +135,13 @@ def _create(path: Path) -> Path:
 def _forget(temporary: Path) -> None:
     """Removes the temporary file, if it is still there, and gives up its lock."""
     with _changes:
-        descriptor = _partials.pop(temporary, None)
-        if descriptor is not None and os.name == "nt":  # an open file cannot be removed there
-            os.close(descriptor)
+        partial = _partials.pop(temporary, None)
+        if partial and os.name == "nt":  # an open file cannot be removed there
+            os.close(partial.descriptor)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if descriptor is not None and os.name != "nt":
-            os.close(descriptor)
+        if partial and os.name != "nt":
+            os.close(partial.descriptor)
 
 
 def _remove_if_unused(path: str, written_here: bool) -> None:

@@ -54,11 +54,7 @@ def is_dicom_series(folder: str | Path) -> bool:
 
 def find_inputs(folder: str | Path) -> list[Path]:
     """A batch folder's inputs by name: the volumes in it and its subfolders of DICOM images; results are left out."""
-    return [
-        entry
-        for entry in sorted(Path(folder).iterdir())
-        if not entry.name.startswith(".") and (_is_volume_file(entry) if entry.is_file() else is_dicom_series(entry))
-    ]
+    return [entry for entry in sorted(Path(folder).iterdir()) if not entry.name.startswith(".") and _is_input(entry)]
 
 
 def read_header(path: Path) -> Header | nrrd.Nrrd:
@@ -102,6 +98,13 @@ def _replace_non_finite(volume: Volume, name: str) -> None:
         volume.array = np.where(finite, volume.array, volume.array.min(where=finite, initial=np.inf))
         message = f"{count} voxels of {name} are not finite (NaN or infinite) and were read as the darkest value"
         volume.warnings.append(Notice("non-finite", message))
+
+
+def _is_input(entry: Path) -> bool:
+    try:
+        return _is_volume_file(entry) if entry.is_file() else is_dicom_series(entry)
+    except OSError:  # a folder that may not be read: its fault is told when it is that input's turn
+        return True
 
 
 def _is_volume_file(path: Path) -> bool:

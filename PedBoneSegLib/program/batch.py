@@ -1,23 +1,25 @@
 """A folder of inputs: one model, loaded once; one bad file does not stop the rest; a second call goes on where the
-first one was interrupted.
+first one was interrupted, wherever that was.
 
-The output folder holds the results, a manifest (which input, model and options each of them was made from) and
-`summary.csv`. Whatever stands in them is an input's file name, which is the user's own, or a result; nothing is copied
+The output folder holds the results, a manifest (which input, model and options each result was made from) and
+`summary.csv`. What stands in them is an input's file name, which is the user's own, or a result; nothing is copied
 from an image's header.
 """
 
-import csv
 import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..errors import BadInput, Cancelled, PedBoneSegError
-from ..files import sweep_partials, write_text
-from ..formats.names import OUTPUT_TAG
+from ..errors import BadInput, Cancelled, PedBoneSegError, foreseen
+from ..files import sweep_partials, whole_file, write_text
+from ..formats.names import MAP_SUFFIXES, OUTPUT_SUFFIXES, OUTPUT_TAG, check_output
 from ..formats.reading import find_inputs
+from ..plaintext import write_rows
 from ..progress import Progress, no_progress
 from .logbook import log_bug
 from .protocol import EXIT_CODES, failure
@@ -27,10 +29,12 @@ MANIFEST = "pedboneseg-batch.json"
 SUMMARY = "summary.csv"
 MANIFEST_SCHEMA = 1
 
+Row = dict[str, Any]
+
 
 def segment_folder(
     session: Session, options: SegmentOptions, progress: Progress = no_progress, given_up: Collection[str] = ()
-) -> Iterator[dict]:
+) -> Iterator[Row]:
     """Segments every volume in the folder `options.input`.
 
     Yields each file's `segment` object as soon as it is there, with `input` and `status` (done, skipped, failed) added,
@@ -38,66 +42,136 @@ def segment_folder(
     whole process in an earlier call and count as failed. What concerns all files alike (no model, no such joint, no
     such device, a place that cannot be written to) is raised before the first one.
     """
-    source = options.source
-    inputs = find_inputs(source)
+    inputs = find_inputs(options.source)
     if not inputs:
-        raise BadInput(f"{source} holds no volume", "name a file, a DICOM folder, or a folder of volumes")
+        raise BadInput(f"{options.source} holds no volume", "name a file, a DICOM folder, or a folder of volumes")
     if options.series is not None:
         raise BadInput("--series names one series", "leave it out for a folder of volumes")
     model = session.predictor(options.model, options.device).bundle.manifest
     from ..inference.predictor import candidates  # loaded by now, see `Session.predictor`
 
     candidates(model, options.joint)  # raises for all files at once
-    beside = source.resolve().with_name(f"{source.resolve().name}{OUTPUT_TAG}")
-    folder = made_folder(Path(options.output) if options.output else beside)
-    if folder.resolve() == source.resolve():
-        raise BadInput(f"{folder} is the input itself", "give another folder with -o")
-    maps = {name: made_folder(path) for name, path in options.maps.items()}
-    if len({folder.resolve(), *(path.resolve() for path in maps.values())}) <= len(maps):
-        raise BadInput("two outputs go to the same folder", "give each its own")
-    sweep_partials(folder)
-    entries, names, rows, worst = _read_manifest(folder / MANIFEST), _output_names(inputs), [], 0
+    folders = _output_folders(options)
+    manifest, names, rows = _Manifest(folders["output"] / MANIFEST), _output_names(inputs), []
     for number, path in enumerate(inputs):
-        target, before = folder / names[path], entries.get(path.name)
-        ours = before is not None and before["output"] == _state(target)  # unchanged since we wrote it
-        made_from = {"input": input_identity(path), "model": model.sha256, "options": options.identity()}
-        one = replace(
-            options,
-            input=str(path),
-            output=str(target),
-            overwrite=options.overwrite or ours,
-            **{name: str(place / names[path]) for name, place in maps.items()},
-        )
 
         def step(fraction: float, stage: str, number: int = number, name: str = path.name) -> None:
             progress((number + fraction) / len(inputs), f"{name}: {stage}")
 
+        outputs = {name: folder / names[path] for name, folder in folders.items()}
         try:
             step(0.0, "preparing")
-            if ours and before["made_from"] == made_from:
-                row = {**before["result"], "status": "skipped"}
-            elif path.name in given_up:
-                raise PedBoneSegError(f"{path.name} ended the program that worked on it", "crop it, or take it out")
-            else:
-                result = {"input": path.name, **session.segment(one, step)}
-                row = {**result, "status": "done"}
-                entries[path.name] = {"made_from": made_from, "output": _state(target), "result": result}
-                write_text(folder / MANIFEST, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
+            row = manifest.result_of(path, options, model.sha256, outputs)
+            if row is None:
+                if path.name in given_up:
+                    raise PedBoneSegError(f"{path.name} ended the program that worked on it", "crop it, or take it out")
+                one = replace(options, input=str(path))
+                row = _segment_file(session, one, outputs, model.sha256, manifest, step)
         except Cancelled:
             raise Cancelled(f"cancelled after {number} of {len(inputs)} files", "call again to go on") from None
         except Exception as error:
-            if not isinstance(error, PedBoneSegError):
+            if foreseen(error) is None:
                 log_bug("batch", error)
             row = {"input": path.name, "status": "failed", "error": failure(error)}
-            worst = max(worst, EXIT_CODES[row["error"]["kind"]])
         rows.append(row)
         yield row
-    write_text(folder / SUMMARY, _summary_csv(rows, [bone for card in model.domains for bone in card.table.names]))
+    bones = [bone for card in model.domains for bone in card.table.names]
+    write_text(folders["output"] / SUMMARY, _summary_csv(rows, bones))
     counts = Counter(row["status"] for row in rows)
     yield {"summary": {
         "files": len(rows), **{status: counts[status] for status in ("done", "skipped", "failed")},
-        "folder": str(folder), "csv": str(folder / SUMMARY), "exit_code": worst,
+        "folder": str(folders["output"]), "csv": str(folders["output"] / SUMMARY),
+        "exit_code": max(EXIT_CODES[row["error"]["kind"]] if "error" in row else 0 for row in rows),
     }}  # fmt: skip
+
+
+class _Manifest:
+    """What an earlier call did: by input name the hash of what a result was made from, the result, and the state of
+    each file that was written, which tells whether it is still as we left it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: dict[str, dict[str, Any]] = {}
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["schema"] != MANIFEST_SCHEMA:
+                raise ValueError(f"schema {document['schema']}")
+            for entry in document["files"].values():
+                entry["made_from"], entry["output"], entry["result"]["input"], entry["result"]["bones"].values()
+            self.entries = document["files"]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise BadInput(f"{path} is not readable ({error})", "delete it to start anew") from None
+
+    def unchanged(self, name: str, outputs: dict[str, Path]) -> dict[str, bool]:
+        """Which of an input's output files are there as we wrote them."""
+        entry = self.entries.get(name, {})
+        states = {"output": entry.get("output"), **entry.get("maps", {})}
+        return {key: states.get(key) is not None and states[key] == _state(path) for key, path in outputs.items()}
+
+    def result_of(self, path: Path, options: SegmentOptions, model: str, outputs: dict[str, Path]) -> Row | None:
+        """The earlier result of this input, if it is still there and nothing that it was made from has changed."""
+        entry = self.entries.get(path.name)
+        if entry and self.unchanged(path.name, outputs)["output"]:
+            if entry["made_from"] == _made_from(path, options, model):
+                return {**entry["result"], "status": "skipped"}
+        return None
+
+    def record(self, name: str, made_from: dict[str, Any], files: dict[str, Path], result: Row) -> None:
+        states = {key: _state(path) for key, path in files.items()}
+        entry = {"made_from": made_from, "output": states.pop("output"), "maps": states, "result": result}
+        entries = {**self.entries, name: entry}
+        write_text(self.path, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
+        self.entries = entries
+
+
+def _made_from(path: Path, options: SegmentOptions, model: str) -> dict[str, Any]:
+    return {"input": input_identity(path), "model": model, "options": options.identity()}
+
+
+def _segment_file(
+    session: Session,
+    options: SegmentOptions,
+    outputs: dict[str, Path],
+    model: str,
+    manifest: _Manifest,
+    progress: Progress,
+) -> Row:
+    """One input. Its outputs are written to temporary files first, then recorded, and only then take their places, the
+    labels last: whenever the process is killed, the next call finds either all of the result or none of it, and never
+    takes a file of the user's for its own.
+    """
+    path, unchanged = options.source, manifest.unchanged(options.source.name, outputs)
+    made_from = _made_from(path, options, model)
+    for name, target in outputs.items():
+        suffixes = OUTPUT_SUFFIXES if name == "output" else MAP_SUFFIXES
+        check_output(target, path, options.overwrite or unchanged[name], suffixes)
+    with ExitStack() as stack:  # which ends in reverse order
+        temporary = {name: stack.enter_context(whole_file(target)) for name, target in outputs.items()}
+        files: dict[str, Any] = {name: str(place) for name, place in temporary.items()}
+        try:
+            result = session.segment(replace(options, overwrite=True, **files), progress)
+        except OSError as error:  # of the input, not of an output
+            raise foreseen(error) or error from None
+        result = {"input": path.name, **result, "output": str(outputs["output"])}
+        manifest.record(path.name, made_from, temporary, result)
+    return {**result, "status": "done"}
+
+
+def _output_folders(options: SegmentOptions) -> dict[str, Path]:
+    """The folder for the labels ("output") and those for the maps, made if need be and swept."""
+    source = options.source.resolve()
+    beside = source.with_name(f"{source.name}{OUTPUT_TAG}")
+    folders = {"output": made_folder(Path(options.output) if options.output else beside)}
+    if folders["output"].resolve() == source:
+        raise BadInput(f"{folders['output']} is the input itself", "give another folder with -o")
+    folders |= {name: made_folder(path) for name, path in options.maps.items()}
+    if len({folder.resolve() for folder in folders.values()}) < len(folders):
+        raise BadInput("two outputs go to the same folder", "give each its own")
+    for folder in folders.values():
+        sweep_partials(folder)
+    return folders
 
 
 def _output_names(inputs: list[Path]) -> dict[Path, str]:
@@ -110,8 +184,8 @@ def _output_names(inputs: list[Path]) -> dict[Path, str]:
     }
 
 
-def _state(path: Path) -> list | None:
-    """Changes when a file does."""
+def _state(path: Path) -> list[int] | None:
+    """Changes when a file does, but not when it is renamed."""
     try:
         stat = path.stat()
     except OSError:
@@ -119,33 +193,18 @@ def _state(path: Path) -> list | None:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _read_manifest(path: Path) -> dict:
-    """The entries of an earlier call by input name; none where there was none."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != MANIFEST_SCHEMA:
-            raise ValueError(f"schema {document['schema']}")
-        for entry in document["files"].values():
-            entry["made_from"], entry["output"], entry["result"]["input"]
-        return document["files"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path} is not readable ({error})", "delete it to start anew") from None
-
-
-def _summary_csv(rows: list[dict], bones: list[str]) -> str:
+def _summary_csv(rows: list[Row], bones: list[str]) -> str:
     """A line a file: what became of it, the volume of each bone in ml, the warnings' codes, the error."""
     bones, text = list(dict.fromkeys(bones)), io.StringIO(newline="")
     plain = ("input", "status", "joint", "domain", "side", "device", "precision", "seconds")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *(f"{bone}_ml" for bone in bones), "warnings", "error"])
+    table: list[list[object]] = [[*plain, *(f"{bone}_ml" for bone in bones), "warnings", "error"]]
     for row in rows:
         volumes, error = row.get("bones", {}), row.get("error")
-        writer.writerow([
+        table.append([
             *map(row.get, plain),
             *(volumes.get(bone, {}).get("volume_ml") for bone in bones),
             " ".join(notice["code"] for notice in row.get("warnings", ())),
             error and f"{error['kind']}: {error['message']}",
         ])  # fmt: skip
+    write_rows(text, table)
     return text.getvalue()

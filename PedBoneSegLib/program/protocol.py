@@ -21,7 +21,7 @@ LONGEST_REQUEST = 1 << 20  # bytes; a request is a few paths
 FIELDS: dict[str, type] = {
     **dict.fromkeys(("input", "output", "joint", "model", "side", "device", "series"), str),
     **dict.fromkeys(("probabilities", "uncertainty", "surfaces", "action", "name", "as"), str),
-    "frame": int, "overwrite": bool, "given_up": list,
+    "frame": int, "max_voxels": int, "overwrite": bool, "given_up": list,
 }  # fmt: skip
 _TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false", list: "a list of texts"}
 

@@ -3,6 +3,9 @@
 import csv
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +56,7 @@ class Run:
         return {row["input"]: row["status"] for row in self.rows if "summary" not in row}
 
 
+ROOT = Path(__file__).parents[2]
 EVERY = {"a.nii.gz": "done", "b.nii": "done", "b.nrrd": "done", "broken.nii.gz": "failed", "c.mha": "done"}
 AGAIN = {name: "skipped" if status == "done" else status for name, status in EVERY.items()}
 
@@ -221,3 +225,102 @@ def test_dicom_folders_are_cases_and_leave_no_patient_data(folder, tmp_path):
     assert "Secret" not in json.dumps(run.rows)
     os.utime(case / "3.dcm", ns=(1, 1))
     assert Run(folder, output=str(out))().status() == {**AGAIN, "exam": "done"}
+
+
+def test_nothing_that_lies_in_the_folder_stops_the_rest(folder, bugs, monkeypatch):
+    """Names that are no UTF-8, that steer a terminal or are formulas; links in circles; what vanishes meanwhile."""
+    image = (folder / "a.nii.gz").read_bytes()
+    for name in (
+        b"=cmd|' C calc'!A0.nii.gz",
+        b"\x1b[2Jred.nii.gz",
+        b"caf\xe9.nii.gz",
+        b"l\ni.nii.gz",
+        b"x" * 248 + b".nii.gz",
+    ):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(image)
+    (folder / "circle.nii.gz").symlink_to(folder / "circle.nii.gz")
+    (folder / "dangling.nii.gz").symlink_to(folder / "nowhere.nii.gz")
+    os.mkfifo(folder / "pipe.nii.gz")
+    (folder / "locked").mkdir()
+    (folder / "gone.nii.gz").write_bytes(image)
+    (folder / "gone at the last moment.nii.gz").write_bytes(image)
+    honest, listed = verbs.Session.segment, Path.iterdir
+
+    def unreadable(self):
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return listed(self)
+
+    def vanishing(self, options, *args):
+        (folder / "gone.nii.gz").unlink(missing_ok=True)
+        if options.source.name == "gone at the last moment.nii.gz":
+            options.source.unlink()
+        return honest(self, options, *args)
+
+    monkeypatch.setattr(Path, "iterdir", unreadable)  # root may read everything
+    monkeypatch.setattr(verbs.Session, "segment", vanishing)
+    run = Run(folder)()
+    failed = {"broken.nii.gz", "gone.nii.gz", "gone at the last moment.nii.gz", "locked", "x" * 248 + ".nii.gz"}
+    assert {name for name, status in run.status().items() if status == "failed"} == failed
+    assert len(run.status()) == 13 and run.code == 2 and not bugs
+    assert "File name too long" in run.rows[-2]["error"]["message"]
+    text = (folder.parent / "cases_bones" / SUMMARY).read_text(encoding="utf-8")
+    assert text.replace("\n", "").isprintable() and len(text.splitlines()) == 14
+    assert "\n'=cmd|" in text and "\n\\x1b[2Jred.nii.gz" in text and "\ncaf\\udce9.nii.gz" in text
+    assert set(Run(folder)().status().values()) == {"skipped", "failed"}
+
+
+KILLED = """
+import os, signal, sys
+from PedBoneSegLib.inference import devices
+from PedBoneSegLib.program import batch
+from PedBoneSegLib.program.verbs import SegmentOptions, Session
+devices.use_most_cores = lambda: None  # threads do not survive a fork
+step, wanted = 0, int(sys.argv[2])
+def hook(event, arguments):
+    global step
+    touches = event in ("os.rename", "os.remove") or event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+    if touches and sys.argv[1] in str(arguments[0]):
+        step += 1
+        if step == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+out, options = sys.argv[1], dict(input=sys.argv[3], model=sys.argv[4], joint="knee")
+maps = {name: f"{out}-{name}" for name in ("uncertainty", "probabilities")}
+session = Session()
+session.predictor(options["model"], "auto")
+while True:  # killed and started again at each of its steps, each time by a child that shares what is loaded
+    child = os.fork()
+    if child == 0:
+        sys.addaudithook(hook)
+        rows = list(batch.segment_folder(session, SegmentOptions(output=out, **options, **maps)))
+        print(wanted, [row["status"] for row in rows[:-1]], flush=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    wanted += 1
+"""
+
+
+def test_killed_at_each_of_its_steps_the_next_call_goes_on(folder, tmp_path):
+    """Before every file that it makes, renames or removes. No result is ever refused as somebody else's."""
+    for name in ("b.nrrd", "c.mha", "b.nii", "broken.nii.gz"):
+        (folder / name).unlink()
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(out), "1", str(folder), str(folder.parent / "tiny.safetensors")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    number, _, status = done.stdout.strip().partition(" ")
+    assert status in ("['done']", "['skipped']") and int(number) > 12, done.stderr
+    places = {path.name: sorted(entry.name for entry in path.iterdir()) for path in tmp_path.glob("out*")}
+    assert places == {
+        "out": ["a_bones.nii.gz", MANIFEST, SUMMARY],
+        "out-uncertainty": ["a_bones.nii.gz"], "out-probabilities": ["a_bones.nii.gz"],
+    }  # fmt: skip
+
+
+def test_a_file_of_the_users_is_never_taken_for_a_result_of_a_killed_call(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a_bones.nii.gz").write_bytes(b"mine")
+    assert Run(folder, output=str(out))().status() == {**EVERY, "a.nii.gz": "failed"}
+    assert (out / "a_bones.nii.gz").read_bytes() == b"mine"
