@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..models.slice_settings import SliceSettings
-from .resampling import Line
+from .resampling import Line, largest_share
 
 # plane → for (slice, row, column): the world axis (0 left, 1 posterior, 2 superior) and the sense in which it is read
 PLANES = {
@@ -140,12 +140,13 @@ class SliceStack:
         return images
 
     def labels(self, array: np.ndarray, indices: Iterable[int]) -> np.ndarray:
-        """The label map `array` [i, j, k], on the volume's grid, at the network's pixels: the nearest voxel's label,
-        0 outside the field of view; [n, rows, columns] of the array's type. Training's targets."""
-        rows, columns = self._lines
+        """The label map `array` [i, j, k], on the volume's grid, at the network's pixels: the label that fills most of a
+        pixel, 0 outside the field of view; [n, rows, columns] of the array's type. Training's targets."""
         chosen = self.oriented(array)[np.asarray(list(indices), int)]
-        found = chosen[:, rows.nearest[:, None], columns.nearest[None, :]]
-        return np.where(rows.inside[:, None] & columns.inside[None, :], found, found.dtype.type(0))
+        found = np.empty((len(chosen), *self.shape), array.dtype)
+        for target, label_map in zip(found, chosen, strict=True):
+            target[...] = largest_share(label_map, *self._lines)
+        return found
 
     def place(self, slices: np.ndarray, indices: Iterable[int], into: np.ndarray) -> None:
         """Writes [n, crop rows, crop columns] at `indices` into the [i, j, k] array `into`; the rest stays as it is."""

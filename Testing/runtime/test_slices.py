@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from PedBoneSegLib.errors import BadModel
 from PedBoneSegLib.inference.passes import on_own_pixels
-from PedBoneSegLib.inference.resampling import linear_matrix
+from PedBoneSegLib.inference.resampling import Line, largest_share, linear_matrix
 from PedBoneSegLib.inference.slices import PLANES, SliceSettings, SliceStack, canonical_axes, choose_plane
 
 SETTINGS = SliceSettings(pixel_mm=1.0)
@@ -175,6 +175,46 @@ def test_labels_go_there_and_back(plane):
     into = np.zeros_like(labels)
     stack.place(own, range(stack.count), into)
     np.testing.assert_array_equal(into, labels)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.35, 0.45, 0.7]))
+def test_a_perfect_network_comes_back_exactly_at_twice_the_pixel_size(seed, spacing):
+    """Any map of 2 × 2 blocks, not one voxel shifted; floor(x + 0.5) moved all of them by half a voxel."""
+    blocks = np.random.default_rng(seed).integers(0, 3, (4, 20, 18)).astype(np.uint8)
+    labels = blocks.repeat(2, 1).repeat(2, 2)
+    signal = np.full(labels.shape, 100.0, np.float32) + labels
+    stack = SliceStack(volume(signal, (4.0, spacing, spacing)), SliceSettings(2 * spacing), force_plane="sagittal")
+    targets = stack.labels(labels, range(4))
+    np.testing.assert_array_equal(targets[:, *stack.window], stack.oriented(labels)[:, ::2, ::2])
+    onehot = (targets[:, None] == np.arange(3)[:, None, None]).astype(np.float32)
+    own = on_own_pixels(torch.from_numpy(onehot), stack).argmax(1)
+    np.testing.assert_array_equal(own, stack.oriented(labels))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.3, 5.0))
+def test_labels_are_those_that_fill_most_of_a_pixel_whichever_way_an_axis_is_read(seed, pixel_mm):
+    """Against areas counted on a grid 40 times finer; and read backwards, the same backwards."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, (12, 15)).repeat(3, 0).repeat(3, 1).astype(np.uint8)
+    rows, columns = (Line(n, 1.0, 0, n, n / max(1, round(n / pixel_mm))) for n in labels.shape)
+    found = largest_share(labels, rows, columns)
+    back = largest_share(np.ascontiguousarray(labels[::-1, ::-1]), rows, columns)
+    within = tuple(slice(line.pad, line.pad + line.used) for line in (rows, columns))
+    np.testing.assert_array_equal(back[within], found[within][::-1, ::-1])
+    rest = found.copy()
+    rest[within] = 0
+    assert not rest.any()
+    fine = [np.arange(line.used * 40).reshape(-1, 40) / 40 + 0.0125 for line in (rows, columns)]
+    seen = [
+        np.minimum((f * line.ratio).astype(int), n - 1)
+        for f, line, n in zip(fine, (rows, columns), labels.shape, strict=True)
+    ]
+    pixels = labels[seen[0][:, None, :, None], seen[1][None, :, None, :]]
+    shares = np.stack([(pixels == label).mean(axis=(2, 3)) for label in range(4)])
+    chosen = np.take_along_axis(shares, found[within][None].astype(int), 0)[0]
+    assert (chosen >= shares.max(0) - 0.03).all()
 
 
 @settings(max_examples=40, deadline=None)
