@@ -140,8 +140,8 @@ class SliceStack:
         return images
 
     def labels(self, array: np.ndarray, indices: Iterable[int]) -> np.ndarray:
-        """The label map `array` [i, j, k], on the volume's grid, at the network's pixels: the label that fills most of a
-        pixel, 0 outside the field of view; [n, rows, columns] of the array's type. Training's targets."""
+        """The label map `array` [i, j, k], on the volume's grid, at the network's pixels: the label that fills most of
+        a pixel, 0 outside the field of view; [n, rows, columns] of the array's type. Training's targets."""
         chosen = self.oriented(array)[np.asarray(list(indices), int)]
         found = np.empty((len(chosen), *self.shape), array.dtype)
         for target, label_map in zip(found, chosen, strict=True):

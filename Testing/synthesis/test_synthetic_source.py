@@ -1,12 +1,14 @@
 """Training slices made on the fly: a function of (seed, step), whoever makes the stacks; labels lie on their bones."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PedBoneSegTraining.data.augmentation import Augmentation
 from PedBoneSegTraining.synthesis.rendering import RenderSettings
-from PedBoneSegTraining.synthesis.source import Ring, SyntheticSource
+from PedBoneSegTraining.synthesis.source import Ring, Stack, SyntheticSource
 from scipy import ndimage
 from synthetic_phantom import Phantom
 
@@ -17,7 +19,7 @@ CLEAN = RenderSettings().without(*RenderSettings.names())
 
 
 def source(seed=1, **options) -> SyntheticSource:
-    defaults = dict(size=(64, 96), sources=(Phantom(),), ring=Ring(live=4, renewed=0.5))
+    defaults = dict(size=(64, 96), sources=(Phantom(),), ring=Ring(live=4, renewed=0.5), augmentation=Augmentation())
     return SyntheticSource("knee-scanner", "knee", SETTINGS, seed, **defaults | options)
 
 
@@ -84,7 +86,8 @@ def test_old_stacks_are_dropped():
 
 def test_labels_lie_on_their_bones_however_the_sample_is_turned():
     """T1: marrow inside its dark cortex; without faults, what is labelled is a disc with a dark rim."""
-    made = source(rendering=CLEAN, size=(96, 96))
+    clean = replace(Augmentation(), gamma_share=0, bias_share=0, noise_share=0, low_resolution_share=0)
+    made = source(rendering=CLEAN, size=(96, 96), augmentation=clean)
     made.recipe = replace(made.recipe, preset="T1")
     seen = 0
     for step in range(4):
@@ -103,7 +106,7 @@ def test_labels_lie_on_their_bones_however_the_sample_is_turned():
 
 
 def test_without_augmentation_a_sample_is_the_slice_around_its_middle():
-    made = source(augment=False, size=(32, 32), rendering=CLEAN)
+    made = source(augmentation=None, size=(32, 32), rendering=CLEAN)
     batch = made.batch(0, 4)
     for image, labels, name in zip(batch.images, batch.labels, batch.cases, strict=True):
         exam, _, index = name.partition(" slice ")
@@ -113,4 +116,22 @@ def test_without_augmentation_a_sample_is_the_slice_around_its_middle():
         assert min(rows, columns) >= 0
         cut = (slice(rows, rows + 32), slice(columns, columns + 32))
         assert np.allclose(image.numpy(), whole[:, *cut], atol=1e-4)
-        assert np.array_equal(labels.numpy(), stack.slices.labels(stack.labels, [int(index)])[0][cut])
+        assert np.array_equal(labels.numpy(), stack.labels[int(index)][cut])
+
+
+def test_the_configured_augmentation_acts_on_what_is_drawn():
+    plain, flat = source(augmentation=None), source(augmentation=Augmentation(noise=5.0, noise_share=1.0))
+    assert same(source().batch(1, 2), source().batch(1, 2))
+    assert float(flat.batch(1, 4).images.std()) > 1.5 * float(plain.batch(1, 4).images.std())
+
+
+def test_a_small_bone_is_shown_about_as_often_as_a_large_one():
+    """Bone 1 fills every slice, bone 2 one of twenty."""
+    made = source(size=(32, 32))
+    slices = SimpleNamespace(shape=(64, 64), count=20, occupied=np.arange(20))
+    labels = np.zeros((20, 64, 64), np.uint8)
+    labels[:, 10:20], labels[7, 50:, 50:] = 1, 2
+    shows = np.stack([(labels == label).any(axis=(1, 2)) for label in (1, 2, 3, 4)])
+    made._stack = lambda number: Stack(slices, labels, shows, "made up")
+    chosen = [made._choose(step, 0, range(1)) for step in range(400)]
+    assert 80 < sum(index == 7 for _, index, _ in chosen) < 160  # 20 if every slice were as likely as another

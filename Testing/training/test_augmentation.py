@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 OFF = Augmentation(
     rotation=0, scale=0, aspect=0, shift=0, flips=(0.0, 0.0, 0.0), elastic=0, gamma=0, bias=0, noise=0, low_resolution=1
 )
+LARGE = torch.tensor([[500, 500]])  # rows and columns of a slice that is larger than any patch
 DIRECTION = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
@@ -111,22 +112,24 @@ def test_half_a_pixel_is_the_mean_of_two_and_outside_is_the_darkest():
 
 
 def test_a_turn_of_ninety_degrees_a_mirror_and_a_zoom():
-    turned = coordinates(draws(u8=1.0), changed(rotation=90), (5, 5))[0]
+    turned = coordinates(draws(u8=1.0), changed(rotation=90), (5, 5), LARGE)[0]
     rows, columns = turned
     assert rows[0, 0] == pytest.approx(2) and columns[0, 0] == pytest.approx(-2)  # upper left looks lower left
-    mirrored = coordinates(draws(u14=0.0), changed(flips=(0.0, 0.0, 0.5)), (5, 5))[0]
+    mirrored = coordinates(draws(u14=0.0), changed(flips=(0.0, 0.0, 0.5)), (5, 5), LARGE)[0]
     assert mirrored[1, 0].tolist() == [2, 1, 0, -1, -2] and mirrored[0, :, 0].tolist() == [-2, -1, 0, 1, 2]
-    zoomed = coordinates(draws(u9=1.0), changed(scale=0.25), (5, 5))[0]
+    zoomed = coordinates(draws(u9=1.0), changed(scale=0.25), (5, 5), LARGE)[0]
     assert zoomed[0, :, 0].tolist() == [-2.5, -1.25, 0, 1.25, 2.5]
-    shifted = coordinates(draws(u11=1.0), changed(shift=0.2), (5, 5))[0]
+    shifted = coordinates(draws(u11=1.0), changed(shift=0.2), (5, 5), LARGE)[0]
     assert shifted[0, :, 0].tolist() == [-1, 0, 1, 2, 3]
+    small = coordinates(draws(u11=1.0), changed(shift=0.5), (5, 5), torch.tensor([[2, 9]]))[0]
+    assert small[0, :, 0].tolist() == [-1, 0, 1, 2, 3]  # half of the body's two rows, not of the patch's five
 
 
 def test_an_elastic_field_moves_by_its_share_of_the_patch():
     drawn = draws(u15=0.0)
     drawn.fields[:, 0] = 1.0
-    where = coordinates(drawn, changed(elastic=0.1, elastic_share=0.3), (32, 64))
-    still = coordinates(draws(), OFF, (32, 64))
+    where = coordinates(drawn, changed(elastic=0.1, elastic_share=0.3), (32, 64), LARGE)
+    still = coordinates(draws(), OFF, (32, 64), LARGE)
     rows, columns = (where - still).unbind(1)
     torch.testing.assert_close(rows, torch.full((4, 32, 64), 3.2))
     assert not columns.any()

@@ -23,7 +23,7 @@ class Augmentation:
     rotation: float = 25.0  # degrees, either way
     scale: float = 0.25  # either way, as a share
     aspect: float = 0.1  # rows against columns, either way
-    shift: float = 0.15  # of the patch, either way
+    shift: float = 0.15  # of the body's length in the slice, or of the patch if that is shorter; either way
     flips: tuple[float, float, float] = (0.5, 0.0, 0.5)  # share mirrored across slices, rows, columns
     elastic: float = 0.01  # typical displacement, as a share of the patch's rows
     elastic_share: float = 0.3
@@ -67,8 +67,11 @@ class Draws:
 
 
 # Uniforms 0 to 7 choose the case, its slice and the patch (source.py); the geometry takes 8 to 15, intensities 16 on.
-def coordinates(draws: Draws, settings: Augmentation, patch: tuple[int, int]) -> Tensor:
-    """[n, 2, rows, columns]: where each pixel of the patch looks, in pixels from the patch's center in the source."""
+def coordinates(draws: Draws, settings: Augmentation, patch: tuple[int, int], body: Tensor) -> Tensor:
+    """[n, 2, rows, columns]: where each pixel of the patch looks, in pixels from the patch's center in the source.
+
+    `body` [n, 2]: rows and columns of the slices that are cut, which are cropped to the body.
+    """
     device = draws.fields.device
     angle = draws.either_way(8) * math.radians(settings.rotation)
     zoom = (1 + settings.scale) ** draws.either_way(9)
@@ -77,7 +80,8 @@ def coordinates(draws: Draws, settings: Augmentation, patch: tuple[int, int]) ->
     scale = torch.stack([zoom * stretch * rows_mirrored, zoom / stretch * columns_mirrored], 1)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     matrix = (turn * scale[:, None, :]).to(device)
-    shift = torch.stack([draws.either_way(11) * patch[0], draws.either_way(12) * patch[1]], 1) * settings.shift
+    longest = torch.minimum(body.cpu(), torch.tensor(patch))  # a small joint stays in view
+    shift = torch.stack([draws.either_way(11), draws.either_way(12)], 1) * longest * settings.shift
     rows, columns = (torch.arange(size, device=device) - (size - 1) / 2 for size in patch)
     where = (
         matrix[:, :, 0, None, None] * rows[:, None]

@@ -69,7 +69,8 @@ class DatasetSource:
             stacks.append(stack)
             sizes = zip((bank.rows[stack], bank.columns[stack]), self.patch, u[4:6], strict=True)
             centers.append([(size - 1) / 2 + (v - 0.5) * max(0, size - patch) for size, patch, v in sizes])
-        where = coordinates(draws, self.augmentation, self.patch)
+        body = torch.tensor([(bank.rows[stack], bank.columns[stack]) for stack in stacks])
+        where = coordinates(draws, self.augmentation, self.patch, body)
         where = where + torch.tensor(centers, device=device)[:, :, None, None]
         images, labels = bank.read(torch.tensor(stacks, device=device), torch.tensor(slices, device=device), where)
         images = change_intensities(mirror_slices(images, draws, self.augmentation), draws, self.augmentation)

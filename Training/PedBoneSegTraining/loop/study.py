@@ -119,6 +119,7 @@ def open_source(domain: DomainData, config, device: torch.device, done: Callable
                     device,
                     size=config.data.patch,
                     sources=(Parametric(), *shapes),
+                    augmentation=config.augmentation,
                     workers=config.run.workers,
                 ),
             )

@@ -7,7 +7,7 @@ stacks are in the ring at a step, and what is cut from them, is a function of (s
 
 from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,14 @@ import torch.nn.functional as F
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 
+from ..data.augmentation import (
+    Augmentation,
+    Draws,
+    change_intensities,
+    coordinates,
+    mirror_slices,
+    sample_generator,
+)
 from ..data.source import Batch
 from .anatomy.draw import Draw
 from .anatomy.sources import AnatomySource, Parametric
@@ -24,6 +32,7 @@ from .rendering import RenderSettings
 from .workers import pool
 
 STACK_VOXELS = 2_000_000  # a stack's most: 30 slices of 256 × 256
+NONE = Augmentation(rotation=0, scale=0, aspect=0, shift=0, flips=(0.0, 0.0, 0.0), elastic=0)  # plain geometry
 
 
 @dataclass(frozen=True)
@@ -61,16 +70,16 @@ class Stack:
     """A rendered exam as the runtime sees it."""
 
     slices: SliceStack
-    labels: np.ndarray  # uint8 [i, j, k]
-    bony: np.ndarray  # indices of slices with a bone of the joint
+    labels: np.ndarray  # uint8 [slice, row, column] at the network's pixels
+    shows: np.ndarray  # bool [bone, slice]: which slices show some of a bone
     name: str
 
 
 class SyntheticSource:
     """Samples of one joint, `size` (rows, columns) pixels of `settings.pixel_mm`, in all three planes.
 
-    With `workers`, other processes make the next stacks while the network trains. `augment` off gives plain slices,
-    cut or padded around their middle.
+    With `workers`, other processes make the next stacks while the network trains. With `augmentation` None a sample is
+    a plain slice, cut or padded around its middle.
     """
 
     def __init__(
@@ -85,11 +94,11 @@ class SyntheticSource:
         sources: tuple[AnatomySource, ...] = (Parametric(),),
         rendering: RenderSettings | None = None,
         ring: Ring | None = None,
-        augment: bool = True,
+        augmentation: Augmentation | None = None,
         workers: int = 0,
     ):
         self.domain, self.settings, self.seed = domain, settings, seed
-        self.device, self.size, self.augment = torch.device(device), size, augment
+        self.device, self.size, self.augmentation = torch.device(device), tuple(size), augmentation
         self.ring = ring or Ring()
         finest = max(0.3, 0.6 * settings.pixel_mm)  # finer pixels than these would be averaged away
         self.recipe = Recipe(
@@ -105,12 +114,21 @@ class SyntheticSource:
         """See `data.source.Source`."""
         members = self.ring.members(step)
         self._renew(members)
-        samples = [self._sample(step, position, members) for position in range(count)]
-        images, labels, names = zip(*samples, strict=True)
-        known = torch.ones(count, 1 + self.bones, dtype=torch.bool, device=self.device)
-        return Batch(
-            self.domain, torch.stack(images).to(self.device), torch.stack(labels).to(self.device), known, list(names)
+        chosen = [self._choose(step, position, members) for position in range(count)]
+        generators = [sample_generator(self.seed, self.domain, "synthetic", step, sample) for sample in range(count)]
+        draws = Draws.of(generators, torch.device("cpu"))
+        extents = torch.tensor([stack.slices.shape for stack, _, _ in chosen])
+        where = coordinates(draws, self.augmentation or NONE, self.size, extents)
+        images, labels = zip(
+            *(self._read(stack, index, w + center) for (stack, index, center), w in zip(chosen, where, strict=True)),
+            strict=True,
         )
+        images, labels = torch.stack(images).to(self.device), torch.stack(labels).to(self.device)
+        if self.augmentation:
+            draws = replace(draws, fields=draws.fields.to(self.device))
+            images = change_intensities(mirror_slices(images, draws, self.augmentation), draws, self.augmentation)
+        known = torch.ones(count, 1 + self.bones, dtype=torch.bool, device=self.device)
+        return Batch(self.domain, images, labels, known, [f"{stack.name} slice {index}" for stack, index, _ in chosen])
 
     def close(self) -> None:
         """Ends the workers; the source can still make its stacks itself."""
@@ -141,55 +159,51 @@ class SyntheticSource:
         self._stacks[number] = stack
         return stack
 
-    def _sample(self, step: int, position: int, members: range) -> tuple[torch.Tensor, torch.Tensor, str]:
+    def _choose(self, step: int, position: int, members: range) -> tuple[Stack, int, torch.Tensor]:
+        """A stack, one of its slices, and the pixel [2, 1, 1] of the slice that the patch's middle looks at.
+
+        Half of the samples show a bone that was chosen first, so that small bones are seen about as often as large
+        ones; the other half are slices with any bone, or now and then any slice of the body.
+        """
         random = Draw("sample", self.seed, self.domain, step, position)
         stack = self._stack(random.choice(members))
-        anywhere = random.chance(0.15) or not len(stack.bony)
-        index = random.choice(
-            stack.slices.occupied
-            if anywhere and len(stack.slices.occupied)
-            else stack.bony
-            if len(stack.bony)
-            else range(stack.slices.count)
-        )
+        kind, number = random.uniform(0, 1), random.uniform(0, 1)
+        bones, bone = np.flatnonzero(stack.shows.any(axis=1)), None
+        slices = np.flatnonzero(stack.shows.any(axis=0))
+        if kind < 0.15 or not len(bones):
+            slices = stack.slices.occupied if len(stack.slices.occupied) else range(stack.slices.count)
+        elif kind < 0.65:
+            bone = bones[int(number * len(bones))]
+            slices = np.flatnonzero(stack.shows[bone])
+        index = random.choice(slices)
+        center = []
+        for axis, (have, want) in enumerate(zip(stack.slices.shape, self.size, strict=True)):
+            place = 0.85 * random.uniform(-0.5, 0.5) if self.augmentation else 0.0
+            middle = (have - 1) / 2 + place * max(0, have - want)
+            if bone is not None and self.augmentation:  # the patch holds the bone's middle
+                there = np.nonzero(stack.labels[index] == bone + 1)[axis].mean()
+                middle = min(max(middle, there - 0.35 * want), there + 0.35 * want)
+            center.append(middle)
+        return stack, int(index), torch.tensor(center).view(2, 1, 1).float()
+
+    def _read(self, stack: Stack, index: int, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The slice's image [channels, rows, columns] and labels [rows, columns] at the pixels `where` [2, …]."""
         image = torch.from_numpy(stack.slices.images([index]))
-        label = torch.from_numpy(stack.slices.labels(stack.labels, [index]).astype(np.float32))
-        grid = self._cut(image.shape[-2:], random)
+        label = torch.from_numpy(stack.labels[index].astype(np.float32))
+        size = torch.tensor(image.shape[-2:]).view(2, 1, 1)
+        grid = ((2 * where + 1) / size - 1).flip(0).permute(1, 2, 0)[None]
         norm = stack.slices.normalization
         lowest = (norm.low - norm.mean) / norm.deviation  # what the runtime shows outside of the field
-        image = F.grid_sample(image - lowest, grid, align_corners=False) + lowest
-        label = F.grid_sample(label[None], grid, mode="nearest", align_corners=False)[0, 0].long()
-        return image[0], label, f"{stack.name} slice {index}"
-
-    def _cut(self, shape: tuple[int, int], random: Draw) -> torch.Tensor:
-        """Where the patch's pixels lie in the slice, for grid_sample: [1, rows, columns, 2]."""
-        turn, zoom, wide = random.normal(0, 12), random.uniform(-0.25, 0.25), random.uniform(-0.1, 0.1)
-        mirrored, along = random.chance(0.5), [random.uniform(-1, 1), random.uniform(-1, 1)]
-        if not self.augment:
-            turn, zoom, wide, mirrored, along = 0.0, 0.0, 0.0, False, (0.0, 0.0)
-        scale = np.exp(zoom), np.exp(zoom + wide)
-        cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-        # the patch may lie anywhere in the slice, and move a little where it is the larger of the two
-        spare = [abs(have - want * one) / 2 for have, want, one in zip(shape, self.size, scale, strict=True)]
-        center = [
-            place * (0.85 * room if have > want else 0.5 * room)
-            for place, room, have, want in zip(along, spare, shape, self.size, strict=True)
-        ]
-        rows, columns = (
-            (torch.arange(count) - (count - 1) / 2) * one for count, one in zip(self.size, scale, strict=True)
-        )
-        if mirrored:
-            columns = columns.flip(0)
-        y = cosine * rows[:, None] - sine * columns + center[0]
-        x = sine * rows[:, None] + cosine * columns + center[1]
-        return torch.stack([x * 2 / shape[1], y * 2 / shape[0]], -1)[None].float()
+        image = F.grid_sample(image - lowest, grid, align_corners=False)[0] + lowest
+        return image, F.grid_sample(label[None, None], grid, mode="nearest", align_corners=False)[0, 0].long()
 
 
 def _finish(recipe: Recipe, settings: SliceSettings, exam: int, variant: int, body) -> Stack:
     rendering = recipe.acquire(exam, variant, body)
     slices = SliceStack(rendering.volume, settings)
-    view = slices.oriented(rendering.labels)
-    return Stack(slices, rendering.labels, np.flatnonzero(view.any(axis=(1, 2))), rendering.volume.name)
+    labels = slices.labels(rendering.labels, range(slices.count))
+    shows = [(labels == label).any(axis=(1, 2)) for label in joint_table(recipe.joint).labels.values()]
+    return Stack(slices, labels, np.array(shows), rendering.volume.name)
 
 
 def _make(recipe: Recipe, settings: SliceSettings, exam: int, variant: int) -> Stack:
