@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from PedBoneSegTraining.synthesis.anatomy import JOINTS, labelmaps, meshes, sampled
+from PedBoneSegTraining.synthesis.anatomy import JOINTS, labelmaps, meshes, people, sampled
 from PedBoneSegTraining.synthesis.anatomy.sources import labelmap_source, mesh_source, shape_source
 
 from PedBoneSegLib.errors import BadInput
@@ -183,3 +183,53 @@ def volumes_ratio(anatomy) -> float:
     """The slab's voxels per voxel of its own box: a thin modelled scapula would fill far less of it."""
     where = torch.nonzero(anatomy.bones == 2)
     return len(where) / float((where.amax(0) - where.amin(0) + 1).prod())
+
+
+# ------------------------------------------------------------------------------------------------------ many people
+
+
+def save_person(folder, name, bones=("ankle.talus",), unseen=False, age=None, radius=15.0):
+    """A person whose bones are balls of `radius` mm about their frames' origins."""
+    axis = torch.arange(-25.0, 26.0, 1.0)
+    distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0) - radius
+    field = sampled.Field(distance, np.full(3, -25.0), np.ones(3))
+    about = {"person": name, "sources": [], "licences": [], "unseen": unseen, "age": age}
+    people.write_person(folder / f"{name}.npz", about | {"bones": {b: {} for b in bones}}, dict.fromkeys(bones, field))
+
+
+def test_a_persons_file_gives_the_distances_back(tmp_path):
+    save_person(tmp_path, "anna", ("ankle.talus", "knee.patella"), age=9)
+    (anna,) = people.people_in(tmp_path)
+    assert anna.has("ankle") == ("talus",) and anna.has("knee") == ("patella",) and not anna.has("shoulder")
+    field = people.fields((anna,), "ankle", {"person": "anna", "companion": None})["talus"]
+    assert field(column([(0, 0, 0), (14, 0, 0), (0, 20, 0)])).flatten().tolist() == pytest.approx([-15, -1, 5], abs=0.2)
+    assert field.shaft == pytest.approx(0.89)  # nine years old: a shaft is not made thinner a second time
+
+
+def test_people_who_are_kept_out_of_training_are_drawn_only_when_asked_for(tmp_path):
+    for name in ("anna", "ben", "cem"):
+        save_person(tmp_path, name, unseen=name == "ben")
+
+    def drawn(choice: str) -> set[str]:
+        source = shape_source(f"{tmp_path}{choice}", "ankle")
+        return {source.parameters(0, "ankle", i)["person"] for i in range(40)}
+
+    assert drawn("") == {"anna", "cem"} and drawn("#unseen") == {"ben"}
+    assert drawn("#without=cem") == {"anna"} and drawn("#only=ben,cem") == {"ben", "cem"}
+    for wrong, says in (("#without=dora", "no person dora"), ("#some", "chooses nobody"), ("#only=", "chooses nobody")):
+        with pytest.raises(BadInput, match=says):
+            drawn(wrong)
+    with pytest.raises(BadInput, match="nobody with bones of the knee"):
+        shape_source(tmp_path, "knee")
+
+
+def test_bones_that_a_person_lacks_are_a_companions_or_modelled(tmp_path):
+    save_person(tmp_path, "anna", ("ankle.talus",))
+    save_person(tmp_path, "heel", ("ankle.calcaneus",), radius=20.0)
+    source = shape_source(tmp_path, "ankle")
+    exams = [source.parameters(0, "ankle", i) for i in range(60)]
+    pairs = {(drawn["person"], drawn["companion"]) for drawn in exams}
+    assert pairs == {("anna", "heel"), ("anna", None), ("heel", "anna"), ("heel", None)}
+    both = people.fields(source.people, "ankle", {"person": "anna", "companion": "heel"})
+    assert both.keys() == {"talus", "calcaneus"}
+    assert float(both["calcaneus"].distance.min()) == pytest.approx(-20, abs=0.1)

@@ -62,6 +62,11 @@ def size_at(age: float) -> float:
     return round(float(np.interp(age, np.arange(2, 19), _STATURE)) / 170.5, 5)
 
 
+def shaft_width(age: float) -> float:
+    """Width of a shaft against the bone's ends, as a part of the adult's."""
+    return 0.78 + 0.22 * min(age, ADULT) / ADULT
+
+
 def plate_thickness(age: float) -> float:
     """Millimetres, as MR shows it (the plate and the zone of provisional calcification)."""
     return float(np.interp(age, (2, 8, 14, 17), (3.0, 2.4, 1.6, 1.1)))

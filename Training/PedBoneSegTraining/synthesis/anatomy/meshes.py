@@ -1,11 +1,14 @@
 """Joints from a folder of bone meshes: `*.vtp` and a `poses.json` that says how they go together.
 
-    {"units": "meters", "axes": …, "knee": {"femur": {"mesh": "femur_r.vtp", "offset": [0, 0, 0]}, …}, …}
+    {"units": "meters", "age": 9, "knee": {"femur": {"mesh": "femur_r.vtp", "offset": [0, 0, 0]}, …}, …}
 
-Meshes are of a right limb, x anterior, y superior, z right (lateral).
+Meshes are of a right limb, x anterior, y superior, z right (lateral). `age` in years is the subject's own, an adult's
+where it is not given: a child's bones are brought to an adult's size first, since every exam has its own age and
+growth.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import numpy as np
 from PedBoneSegLib.errors import BadInput
 
 from . import JOINTS
+from .growth import ADULT, shaft_width, size_at
 from .sampled import LONG, Field, fit, modelled_extent, neutral_frames, shaft_end
 
 STEP = 1.0  # mm of the sampled field, of an adult
@@ -28,8 +32,9 @@ def load(folder: Path, joint: str) -> dict[str, Field]:
     poses = _poses(folder)
     if joint not in poses:
         raise BadInput(f"{folder / 'poses.json'}: no joint {joint}", "name one of " + ", ".join(joints_in(folder)))
-    unit = 1000.0 if poses.get("units", "meters") == "meters" else 1.0
-    read = {bone: _read(folder / pose["mesh"]) for bone, pose in poses[joint].items()}
+    age = float(poses.get("age", ADULT))
+    unit = (1000.0 if poses.get("units", "meters") == "meters" else 1.0) / size_at(age)
+    read = {bone: read_mesh(folder / pose["mesh"]) for bone, pose in poses[joint].items()}
     points = {
         bone: unit * (p + np.asarray(poses[joint][bone]["offset"]))[:, (2, 0, 1)] for bone, (p, _) in read.items()
     }
@@ -39,7 +44,7 @@ def load(folder: Path, joint: str) -> dict[str, Field]:
     fields = {}
     for bone, p in points.items():
         placed = _harmonized(p + shift, bone, joint)
-        fields[bone] = _field(placed, read[bone][1], frames[bone], bone)
+        fields[bone] = replace(_field(placed, read[bone][1], frames[bone], bone), shaft=shaft_width(age))
     return fields
 
 
@@ -80,18 +85,39 @@ def _poses(folder: Path) -> dict:
         raise BadInput(f"{path}: not JSON ({error})", "mend it or take the example in docs/synthesis.md") from None
 
 
-def _read(path: Path):
-    """→ points [n, 3] and the closed surface's triangles [m, 3]."""
+READERS = {
+    ".vtp": "vtkXMLPolyDataReader",
+    ".stl": "vtkSTLReader",
+    ".ply": "vtkPLYReader",
+    ".obj": "vtkOBJReader",
+}
+
+
+def read_mesh(path: Path, piece: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """→ points [n, 3] and the closed surface's triangles [m, 3]; of a file with several surfaces the one of rank
+    `piece`, the largest first."""
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
 
-    if not path.is_file():
-        raise BadInput(f"{path}: no such mesh", "poses.json names it")
-    reader = vtk.vtkXMLPolyDataReader()
+    if not path.is_file() or path.suffix.lower() not in READERS:
+        raise BadInput(f"{path}: no such mesh", f"the shapes' description names it; {', '.join(READERS)} can be read")
+    reader = getattr(vtk, READERS[path.suffix.lower()])()
     reader.SetFileName(str(path))
     triangles, clean, holes = vtk.vtkTriangleFilter(), vtk.vtkCleanPolyData(), vtk.vtkFillHolesFilter()
     triangles.SetInputConnection(reader.GetOutputPort())
     clean.SetInputConnection(triangles.GetOutputPort())
+    if piece is not None:
+        regions = vtk.vtkPolyDataConnectivityFilter()
+        regions.SetInputConnection(clean.GetOutputPort())
+        regions.SetExtractionModeToAllRegions()
+        regions.Update()
+        sizes = vtk_to_numpy(regions.GetRegionSizes())
+        regions.SetExtractionModeToSpecifiedRegions()
+        regions.InitializeSpecifiedRegionList()
+        regions.AddSpecifiedRegion(int(np.argsort(-sizes)[piece]))
+        alone = vtk.vtkCleanPolyData()
+        alone.SetInputConnection(regions.GetOutputPort())
+        clean = alone
     holes.SetInputConnection(clean.GetOutputPort())
     holes.SetHoleSize(1e6)
     holes.Update()

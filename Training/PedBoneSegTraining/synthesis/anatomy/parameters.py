@@ -5,7 +5,7 @@ The dictionary is JSON-able and hashes the same on every machine (draw.digest); 
 
 from . import JOINTS
 from .draw import Draw
-from .growth import ADULT, cartilage_thickness, plate_thickness, size_at
+from .growth import cartilage_thickness, plate_thickness, shaft_width, size_at
 
 VERSION = 2  # of the anatomy: part of every exam's name, raised when the same draw would give another joint
 
@@ -36,7 +36,7 @@ def exam_parameters(seed: int, joint: str, i: int, age: float | None = None) -> 
         "size": size,
         "side": d.choice(("left", "right")),
         "proportions": {n: [round(d.normal(1, 0.035), 5) for _ in range(3)] for n in names},
-        "shaft": round((0.78 + 0.22 * min(age, ADULT) / ADULT) * d.normal(1, 0.07), 5),
+        "shaft": round(shaft_width(age) * d.normal(1, 0.07), 5),
         "cartilage_mm": round(cartilage_thickness(age) * d.normal(1, 0.12), 4),
         "film_mm": round(abs(d.normal(0.5, 0.4)), 4),
         "plate_mm": round(plate_thickness(age) * d.normal(1, 0.15), 4),

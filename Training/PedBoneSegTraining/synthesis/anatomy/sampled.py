@@ -27,6 +27,7 @@ class Field:
     origin: np.ndarray  # centre of voxel 0
     spacing: np.ndarray
     cut: tuple[bool, bool] = (False, False)  # the bone goes on beyond the lowest, the highest plane
+    shaft: float = 1.0  # width of the subject's shaft against the bone's ends, as a part of an adult's
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, origin, spacing, cut=(False, False), smooth_mm: float = 0.7) -> "Field":
@@ -144,7 +145,7 @@ def _mixed(bone: Bone, field: Field, blend: float, thin: float, long: bool):
         model = bone.shape(q)
         if long and model.ends:  # a child's shaft is thinner for its ends: read the field further out
             inward = -model.ends[0].height
-            wider = 1 / (1 + (thin - 1) * step(inward, 5, 60))
+            wider = 1 / (1 + (thin / field.shaft - 1) * step(inward, 5, 60))
             p = (p[0] * wider, p[1] * wider, p[2])
         share = torch.full_like(p[2], blend)
         if long and field.cut[0]:  # beyond the cut the modelled shaft goes on

@@ -8,7 +8,7 @@ import torch
 
 from PedBoneSegLib.errors import BadInput
 
-from . import JOINTS, labelmaps, meshes, sampled
+from . import JOINTS, labelmaps, meshes, people, sampled
 from .assemble import assemble, space_for
 from .draw import Draw
 from .model import Anatomy, Joint
@@ -62,6 +62,25 @@ class Sampled(Parametric):
         return sampled.with_fields(super().joint(parameters), self._fields[name], parameters)
 
 
+class People(Parametric):
+    """Modelled joints whose bones have the shapes of one of many people (people.py)."""
+
+    name = "people"
+
+    def __init__(self, chosen: tuple[people.Person, ...]):
+        self.people = chosen
+
+    def parameters(self, seed: int, joint: str, i: int, age: float | None = None) -> dict:
+        drawn = exam_parameters(seed, joint, i, age)
+        d = Draw("people", seed, joint, i)
+        drawn["blend"] = d.uniform(0, 0.4) if d.chance(0.4) else 0.0
+        return {"source": self.name} | drawn | people.draw_people(self.people, joint, d)
+
+    def joint(self, parameters: dict) -> Joint:
+        fields = people.fields(self.people, parameters["joint"], parameters)
+        return sampled.with_fields(super().joint(parameters), fields, parameters)
+
+
 def mesh_source(folder: Path) -> Sampled:
     """Bones from a folder of meshes (meshes.py); joints that it lacks are an error when drawn."""
     return Sampled("meshes", partial(meshes.load, Path(folder)))
@@ -72,20 +91,26 @@ def labelmap_source(path: Path, joint: str, labels: dict[str, int] | None = None
     return Sampled("labelmap", partial(_load_labelmap, Path(path), joint, labels, side))
 
 
-def shape_source(path: Path, joint: str) -> Sampled:
-    """The source that `path` is: a folder holds meshes, a file is a label map of `joint`.
+def shape_source(path: Path, joint: str) -> Parametric:
+    """The source that `path` is: a folder holds people (*.npz) or meshes, a file is a label map of `joint`.
 
-    A label map with values of its own names them after a '#': `knee.nrrd#femur=5,tibia=6,side=left`.
+    What follows a '#' chooses among people (`shapes/people#unseen`), or names the values of a label map
+    (`knee.nrrd#femur=5,tibia=6,side=left`).
     """
-    name, _, naming = str(path).partition("#")
+    name, _, rest = str(path).partition("#")
     if not Path(name).exists():
-        raise BadInput(f"the shapes {name} do not exist", "give a folder of meshes or a label map")
+        raise BadInput(f"the shapes {name} do not exist", "give a folder of people, one of meshes, or a label map")
+    if found := people.people_in(Path(name)):
+        chosen = people.choose(found, rest)
+        if not any(person.has(joint) for person in chosen):
+            raise BadInput(f"the shapes {path} have nobody with bones of the {joint}", "choose others")
+        return People(chosen)
     if Path(name).is_dir():
         return mesh_source(Path(name))
-    values = dict(pair.partition("=")[::2] for pair in naming.split(",") if pair)
+    values = dict(pair.partition("=")[::2] for pair in rest.split(",") if pair)
     side = values.pop("side", "right")
     if side not in ("left", "right") or not all(v.isdecimal() for v in values.values()):
-        raise BadInput(f"the shapes {path}: '{naming}' names no labels", "write #femur=5,tibia=6,side=right")
+        raise BadInput(f"the shapes {path}: '{rest}' names no labels", "write #femur=5,tibia=6,side=right")
     return labelmap_source(Path(name), joint, {k: int(v) for k, v in values.items()} or None, side)
 
 
