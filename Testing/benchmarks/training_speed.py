@@ -77,7 +77,7 @@ def ours(options, device: torch.device) -> dict:
         clock = Clock(spent, device)
         batches = {joint: source.batch(number, options.batch) for joint, source in sources.items()}
         clock("data")
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
             loss = model(batches, Context(number, options.steps))
         loss.backward()
         clock("network")
@@ -147,7 +147,7 @@ def plain(options, device: torch.device) -> dict:
             clock = Clock(spent, device)
             images, labels = (each.to(device) for each in next(loader))
             clock("data")
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
                 output = network(images, [joint] * len(images))
                 entropy, dice = segmentation_loss(output.logits[joint], labels, known)
             (entropy + dice).backward()
@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--architecture", default="efficientnet-b0")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--loop", choices=("ours", "plain"), help="one of the two, in this process")

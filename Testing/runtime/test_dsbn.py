@@ -105,3 +105,18 @@ def test_same_padding_puts_the_odd_pixel_at_the_end():
     odd = even[:, :, :5]
     assert block(even, ((0, 1),)).flatten().tolist() == [6, 12, 11]
     assert block(odd, ((0, 1),)).flatten().tolist() == [3, 9, 9]
+
+
+def test_depthwise_convolutions_stay_in_float32_under_autocast_on_a_cpu():
+    torch.manual_seed(0)
+    block = ConvNorm(1, 8, 8, kernel=5, groups=8)
+    x = torch.randn(2, 8, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        convolved = block._convolve(x)
+        y = block(x, ((0, 2),))
+    assert convolved.dtype == torch.bfloat16 and torch.equal(convolved, block.conv(x).bfloat16())  # rounded once
+    (y.float() ** 3).sum().backward()
+    rounded = block.conv.weight.grad.clone()
+    block.zero_grad()
+    (block(x, ((0, 2),)) ** 3).sum().backward()
+    assert (rounded - block.conv.weight.grad).norm() < 0.03 * block.conv.weight.grad.norm()
