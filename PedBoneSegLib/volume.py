@@ -12,6 +12,12 @@ from .errors import BadInput
 
 _NOT_ORTHOGONAL = 2e-3  # cosine between two axes beyond which a grid counts as sheared (0.1 degree)
 
+# What no scan of a patient comes near. Beyond these bounds the slices of a small file would take hours or all memory.
+_SPACING_MM = (0.01, 100.0)
+_MOST_ANISOTROPIC = 250.0  # the coarsest spacing, in units of the finest
+_LONGEST_MM = 3000.0  # along an axis
+_FARTHEST_MM = 1e5  # from the scanner's center
+
 Vector = tuple[float, float, float]
 
 
@@ -66,8 +72,9 @@ class Grid:
         with np.errstate(all="ignore"):
             spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
             direction = affine[:3, :3] / spacing
-        columns = tuple(map(_floats, direction))
-        return cls(tuple(map(int, size)), _floats(spacing), _floats(affine[:3, 3]), columns, nifti)
+        rows = _floats(direction[0]), _floats(direction[1]), _floats(direction[2])
+        extent = int(size[0]), int(size[1]), int(size[2])
+        return cls(extent, _floats(spacing), _floats(affine[:3, 3]), rows, nifti)
 
     def check(self, name: str = "the image") -> "Grid":
         """Raises BadInput where no honest result can be given: an empty, flat, sheared or undefined grid."""
@@ -78,8 +85,14 @@ class Grid:
             fault = f"has a voxel spacing of zero ({_short(self.spacing)} mm)"
         elif not np.isfinite(numbers).all():
             fault = "has a geometry that is not a number (NaN or infinite)"
-        elif min(self.spacing) < 1e-6 or max(self.spacing) > 1e6:
+        elif min(self.spacing) < _SPACING_MM[0] or max(self.spacing) > _SPACING_MM[1]:
             fault = f"has an impossible voxel spacing ({_short(self.spacing)} mm)"
+        elif max(self.spacing) > _MOST_ANISOTROPIC * min(self.spacing):
+            fault = f"has voxels far longer than wide ({_short(self.spacing)} mm)"
+        elif max(lengths := np.multiply(self.size, self.spacing)) > _LONGEST_MM:
+            fault = f"is larger than any patient ({_short(lengths)} mm)"
+        elif np.abs(self.origin).max() > _FARTHEST_MM:
+            fault = f"lies far outside any scanner (its first voxel at {_short(self.origin)} mm)"
         elif np.abs(axes.T @ axes - np.eye(3)).max() > _NOT_ORTHOGONAL:
             fault = "is sheared: its axes are not at right angles"
         else:
@@ -101,8 +114,9 @@ class Volume:
 
 
 def _floats(numbers: np.ndarray) -> Vector:
-    return tuple(float(number) for number in numbers)
+    first, second, third = map(float, numbers)
+    return first, second, third
 
 
-def _short(numbers: Vector) -> str:
+def _short(numbers: Vector | np.ndarray) -> str:
     return " × ".join(f"{number:g}" for number in numbers)

@@ -10,7 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import nrrd
+from PedBoneSegLib.formats.kinds import nrrd
 from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.volume import Grid
 

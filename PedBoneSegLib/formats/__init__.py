@@ -1,5 +1,8 @@
 """Images and segmentations on disk: NIfTI, NRRD, MetaImage and DICOM series in; NIfTI and NRRD out.
 
-`names` needs the standard library alone, so that what is wrong with a file's name is said before anything is loaded.
-`reading`, `segments` and `writing` do the work; the other rooms are a format each, `header` what they share.
+`reading`, `segments` and `writing` are what the rest of the program calls. A file in `kinds` is a file format, found
+by itself: `registry` says what it has to bring. `dicom` reads series, where a volume is many files.
+
+No library but numpy and zlib sees a file from outside: every header is read here, in full and within bounds, before
+any voxel is. The one exception are compressed DICOM pixels, see `dicom.decoder`.
 """

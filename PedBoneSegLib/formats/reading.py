@@ -2,45 +2,44 @@
 
 import struct
 import zlib
-from gzip import BadGzipFile
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import BadInput
 from ..volume import Notice, Volume
-from . import dicom, metaimage, nifti, nrrd
-from .header import Header, choose_frame
-from .names import INPUT_SUFFIXES, OUTPUT_TAG, split_name
-
-_PARSERS = {".nii": nifti, ".nii.gz": nifti, ".nrrd": nrrd, ".seg.nrrd": nrrd, ".nhdr": nrrd} | dict.fromkeys(
-    (".mha", ".mhd"), metaimage
-)
+from . import dicom
+from .header import MAX_VOXELS, Header, choose_frame
+from .names import OUTPUT_TAG, SEGMENTATION_SUFFIX, split_name
+from .opening import open_regular, reason
+from .registry import format_of
 
 
-def read_volume(path: str | Path, series: str | None = None, frame: int | None = None) -> Volume:
+def read_volume(
+    path: str | Path, series: str | None = None, frame: int | None = None, max_voxels: int | None = None
+) -> Volume:
     """Reads a file, or a folder that is a DICOM series; whatever gives no single plain volume raises BadInput.
 
     `series` is the UID of one of several DICOM series, `frame` counts from 0 and is needed where there are several.
+    A volume of more than `max_voxels` voxels (by default `header.MAX_VOXELS`) is refused before its voxels are read.
     NaN and infinite voxels become the darkest value, with a warning.
     """
-    path = Path(path)
-    if not path.exists():
-        raise BadInput(f"{path}: there is no such file or folder", "check the path")
-    suffix = split_name(path)[1]
-    if path.is_dir():
-        volume = dicom.read_series(path, series, frame)
-    elif suffix in INPUT_SUFFIXES:
+    path, limit = Path(path), MAX_VOXELS if max_voxels is None else max_voxels
+    stem, suffix = split_name(path)
+    if _is_folder(path):
+        volume = dicom.read_series(path, series, frame, limit)
+    elif suffix:
         if series is not None:
             raise BadInput(f"{path.name} is no DICOM folder", "leave out --series")
         header = read_header(path)
         chosen = choose_frame(path.name, header.frames, frame)
-        volume = Volume(read_voxels(path, header, chosen), header.grid, split_name(path)[0])
+        volume = Volume(header.read(path.name, chosen, limit), header.grid, stem)
     elif dicom.is_dicom(path):
-        volume = dicom.read_series(path, series, frame)
-    elif path.stat().st_size == 0:
-        raise BadInput(f"{path.name} is empty", "copy or export it again")
+        volume = dicom.read_series(path, series, frame, limit)
     else:
+        with open_regular(path) as stream:
+            if not stream.read(1):
+                raise BadInput(f"{path.name} is empty", "copy or export it again")
         raise BadInput(f"{path.name} is not a volume", "give a NIfTI, NRRD or MetaImage file or a DICOM folder")
     _replace_non_finite(volume, path.name)
     return volume
@@ -57,36 +56,33 @@ def find_inputs(folder: str | Path) -> list[Path]:
     return [entry for entry in sorted(Path(folder).iterdir()) if not entry.name.startswith(".") and _is_input(entry)]
 
 
-def read_header(path: Path) -> Header | nrrd.Nrrd:
-    """The checked header of a NIfTI, NRRD or MetaImage file, the format told by its name."""
-    try:
-        if path.stat().st_size == 0:
-            raise BadInput(f"{path.name} is empty", "copy or export it again")
-        header = _PARSERS[split_name(path)[1]].parse(path)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}", "check the path and its rights") from error
-    except (struct.error, zlib.error, ValueError, LookupError, OverflowError, MemoryError) as error:
-        raise BadInput(f"{path.name} has a damaged header ({error})", "copy or export it again") from error
+def read_header(path: Path) -> Header:
+    """The checked header of a file whose name tells its format."""
+    with open_regular(path) as stream:
+        try:
+            if not stream.read(1):
+                raise BadInput(f"{path.name} is empty", "copy or export it again")
+            stream.seek(0)
+            header = format_of(split_name(path)[1]).read_header(path, stream)
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read: {reason(error)}", "check the path and its rights") from error
+        except (struct.error, zlib.error, ValueError, LookupError, OverflowError, MemoryError) as error:
+            fault = f"there is no {error}" if isinstance(error, KeyError) else error
+            raise BadInput(f"{path.name} has a damaged header ({fault})", "copy or export it again") from error
     if header.frames < 1:
         raise BadInput(f"{path.name} has no voxels", "export the image again")
     header.grid.check(path.name)
     return header
 
 
-def read_voxels(path: Path, header: Header | nrrd.Nrrd, frame: int = 0) -> np.ndarray:
-    """One frame's voxels [i, j, k] in the machine's byte order, scaled where the header says so."""
+def _is_folder(path: Path) -> bool:
+    """Raises BadInput where there is nothing of that name, or where it cannot be told."""
     try:
-        return header.voxels(frame)
-    except EOFError:
-        raise BadInput(f"{path.name} is truncated: voxels are missing", "copy or export it again") from None
-    except (zlib.error, BadGzipFile, RuntimeError) as error:
-        fault = nrrd.reason(error) if isinstance(error, RuntimeError) else error
-        raise BadInput(f"{path.name} is damaged or truncated ({fault})", "copy or export it again") from error
-    except OSError as error:
-        fault = f"{path.name}: the voxels in {header.data.name} cannot be read: {error.strerror or error}"
-        raise BadInput(fault, "copy or export it again") from error
-    except (MemoryError, OverflowError):
-        raise BadInput(f"{path.name} says it holds more than fits into memory", "crop or resample it") from None
+        if not path.exists():
+            raise BadInput(f"{path}: there is no such file or folder", "check the path")
+        return path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a folder without rights, links in a circle
+        raise BadInput(f"{path} cannot be read: {reason(error)}", "check the path and its rights") from error
 
 
 def _replace_non_finite(volume: Volume, name: str) -> None:
@@ -109,4 +105,4 @@ def _is_input(entry: Path) -> bool:
 
 def _is_volume_file(path: Path) -> bool:
     stem, suffix = split_name(path)
-    return suffix in INPUT_SUFFIXES and suffix != ".seg.nrrd" and not stem.endswith(OUTPUT_TAG)
+    return suffix not in ("", SEGMENTATION_SUFFIX) and not stem.endswith(OUTPUT_TAG)

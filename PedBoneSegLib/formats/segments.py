@@ -9,13 +9,14 @@ import numpy as np
 from ..anatomy import ANATOMICAL_STRUCTURE, LATERALITY, Bone, Code, JointTable, display_name, joint_table, known_joints
 from ..errors import BadInput
 from ..volume import Grid
-from .header import Header, choose_frame
+from .header import MAX_VOXELS, choose_frame
 from .names import split_name
-from .nrrd import Nrrd
-from .reading import read_header, read_voxels
+from .reading import read_header
 
 OWN = "own"  # what stands for the joint in the table of a segmentation that has other bones than any known joint
 BONE_TAG = "PedBoneSeg.Bone"  # the bare name of a segment's bone, whatever the segment is called
+_MOST_SEGMENTS = 255  # that an 8-bit label map can tell apart
+_SHOWN_OF = 1 << 20  # voxels from which a message takes the values that it shows
 _CONTEXT = "Segmentation category and type - PedBoneSeg"
 
 
@@ -69,41 +70,44 @@ class _Segment:
 
 
 def read_segmentation(
-    path: str | Path, joint: str | JointTable | None = None
+    path: str | Path, joint: str | JointTable | None = None, max_voxels: int | None = None
 ) -> tuple[np.ndarray, Grid, JointTable, str | None]:
     """Labels (uint8 [i, j, k]), grid, label table and side of a segmentation.
 
     A .seg.nrrd names its bones: without `joint` its table is that of the known joint which has them all, or else one
     of its own, in the file's order; with `joint`, segments that are none of the joint's bones are left out. Other
-    files hold the label values of `joint`'s table.
+    files hold the label values of `joint`'s table. The voxels of all layers together may be `max_voxels`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"{path}: there is no such file", "check the path")
+    path, limit = Path(path), MAX_VOXELS if max_voxels is None else max_voxels
     if not split_name(path)[1]:
         raise BadInput(f"{path.name} is not a segmentation", "give a .seg.nrrd, NIfTI, NRRD or MetaImage file")
     header = read_header(path)
     try:
         segments = _segments(header.fields, header.frames)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadInput(f"{path.name} has a damaged header ({error})", "save the segmentation again") from error
+    if len(segments) > _MOST_SEGMENTS:
+        raise BadInput(f"{path.name} has {len(segments)} segments", f"leave at most {_MOST_SEGMENTS} of them")
     table = joint_table(joint) if isinstance(joint, str) else joint
     if segments:
         table = table or _table_of(segments)
         sides = {segment.side for segment in segments}
-        return _merged(path, header, segments, table), header.grid, table, sides.pop() if len(sides) == 1 else None
+        labels = _merged(path.name, header.read(path.name, None, limit), segments, table)
+        return labels, header.grid, table, sides.pop() if len(sides) == 1 else None
     if table is None:
         raise BadInput(f"{path.name} does not name its bones", "say which joint's label values it has, with --joint")
-    values = read_voxels(path, header, choose_frame(path.name, header.frames, None))
-    if values.min() < 0 or values.max() > len(table.bones) or (values.dtype.kind == "f" and (values % 1 != 0).any()):
-        shown = ", ".join(f"{value:g}" for value in np.unique(values)[:9])
+    values = header.read(path.name, choose_frame(path.name, header.frames, None), limit)
+    lowest, highest = values.min(), values.max()
+    if not (lowest >= 0 and highest <= len(table.bones)) or (values.dtype.kind == "f" and (values % 1).any()):
+        some = np.append(values.ravel(order="K")[:_SHOWN_OF], [lowest, highest])
+        shown = ", ".join(f"{value:g}" for value in np.unique(some)[:9])
         fault = f"{path.name} holds the values {shown}; the labels of the {table.joint} are 0 to {len(table.bones)}"
         raise BadInput(fault, "name the right --joint")
     return values.astype(np.uint8), header.grid, table, None
 
 
 def _segments(fields: dict[str, str], frames: int) -> list[_Segment]:
-    segments = []
+    segments: list[_Segment] = []
     while (prefix := f"Segment{len(segments)}_") + "ID" in fields:
         own = {key: fields.get(prefix + key, "") for key in ("Layer", "LabelValue", "Name", "Tags", "Color")}
         tags = dict(tag.split(":", 1) for tag in own["Tags"].split("|") if ":" in tag)
@@ -139,25 +143,24 @@ def _table_of(segments: list[_Segment]) -> JointTable:
     )
 
 
-def _merged(path: Path, header: Header | Nrrd, segments: list[_Segment], table: JointTable) -> np.ndarray:
-    """The segments as one label map with the table's values."""
-    layers = [read_voxels(path, header, layer) for layer in range(header.frames)]
-    labels = np.zeros(header.grid.size, np.uint8, order="F")
-    seen = set()
+def _merged(name: str, layers: np.ndarray, segments: list[_Segment], table: JointTable) -> np.ndarray:
+    """The segments of all layers [i, j, k, layer] as one label map with the table's values."""
+    labels = np.zeros(layers.shape[:3], np.uint8, order="F")
+    seen: set[int] = set()
     for number, segment in enumerate(segments, start=1):
         fitting = (bone.label for bone in table.bones if segment.is_bone(bone))
         label = number if table.joint == OWN else next(fitting, None)
         if label is None:
             continue
         if label in seen:
-            raise BadInput(f"{path.name} has two segments that are the {table.names[label - 1]}", "merge or remove one")
-        if not 0 <= segment.layer < len(layers):
-            raise BadInput(f"{path.name} lacks the layer of {segment.name!r}", "save the segmentation again")
-        mask = layers[segment.layer] == segment.value
+            raise BadInput(f"{name} has two segments that are the {table.names[label - 1]}", "merge or remove one")
+        if not 0 <= segment.layer < layers.shape[3]:
+            raise BadInput(f"{name} lacks the layer of {segment.name!r}", "save the segmentation again")
+        mask = layers[..., segment.layer] == segment.value
         if labels[mask].any():
-            raise BadInput(f"{path.name} has overlapping segments", "subtract one from the other in Slicer")
+            raise BadInput(f"{name} has overlapping segments", "subtract one from the other in Slicer")
         labels[mask] = label
         seen.add(label)
     if not seen:
-        raise BadInput(f"{path.name} has none of the bones {', '.join(table.names)}", "name the right --joint")
+        raise BadInput(f"{name} has none of the bones {', '.join(table.names)}", "name the right --joint")
     return labels

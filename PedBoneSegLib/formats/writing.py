@@ -1,9 +1,6 @@
 """Label maps and 8-bit maps out, on exactly the grid they are given; a file appears whole or not at all."""
 
 import tempfile
-import zlib
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +9,14 @@ from ..anatomy import JointTable
 from ..errors import BadInput
 from ..files import whole_file
 from ..volume import Grid
-from . import nifti, nrrd
-from .names import OUTPUT_SUFFIXES, split_name
+from .names import SEGMENTATION_SUFFIX, split_name
+from .registry import Content, format_of, written_suffixes
 from .segments import segment_keys
-
-_LEVEL = 4  # labels shrink to some percent at any level; the higher ones only take longer
-_SLAB = 16  # slices that are brought into file order at once
 
 
 def write_labels(path: str | Path, labels: np.ndarray, grid: Grid, table: JointTable, side: str | None = None) -> None:
     """Writes a label map [i, j, k], uint8. `.seg.nrrd` carries names, colors, terminology and laterality for Slicer."""
-    keys = segment_keys(labels, table, side) if split_name(path)[1] == ".seg.nrrd" else {}
+    keys = segment_keys(labels, table, side) if split_name(path)[1] == SEGMENTATION_SUFFIX else {}
     _write(Path(path), labels[None], grid, keys, "labels " + " ".join(table.names))
 
 
@@ -50,22 +44,8 @@ def disk_array(folder: str | Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _write(path: Path, components: np.ndarray, grid: Grid, keys: dict[str, str], note: str) -> None:
-    if components.dtype != np.uint8 or components.shape[1:] != grid.size or split_name(path)[1] not in OUTPUT_SUFFIXES:
+    suffix = split_name(path)[1]
+    if components.dtype != np.uint8 or components.shape[1:] != grid.size or suffix not in written_suffixes():
         raise ValueError(f"{components.dtype} {components.shape} does not fit {path.name} on a grid of {grid.size}")
-    suffix, count = split_name(path)[1], len(components)
-    is_nifti = suffix.startswith(".nii")
-    header = nifti.encode(grid, count, note) if is_nifti else nrrd.encode(grid, count, keys)
-    packer = zlib.compressobj(_LEVEL, wbits=31) if suffix != ".nii" else None  # gzip
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        if not is_nifti:  # its header stays readable
-            stream.write(header)
-        for block in chain([header] if is_nifti else [], _blocks(components, interleaved=not is_nifti)):
-            stream.write(packer.compress(block) if packer else block)
-        stream.write(packer.flush() if packer else b"")
-
-
-def _blocks(components: np.ndarray, interleaved: bool) -> Iterator[bytes]:
-    """The voxels in file order: i fastest, then j, k; the component before them (`interleaved`) or after them."""
-    for part in [components] if interleaved else components[:, None]:
-        for start in range(0, part.shape[3], _SLAB):
-            yield part[..., start : start + _SLAB].transpose(3, 2, 1, 0).tobytes()
+        format_of(suffix).write(stream, Content(components, grid, note, keys), suffix)

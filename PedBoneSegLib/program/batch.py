@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import BadInput, Cancelled, PedBoneSegError, foreseen
 from ..files import sweep_partials, whole_file, write_text
-from ..formats.names import MAP_SUFFIXES, OUTPUT_SUFFIXES, OUTPUT_TAG, check_output
+from ..formats.names import OUTPUT_TAG, check_output, map_suffixes
 from ..formats.reading import find_inputs
 from ..plaintext import write_rows
 from ..progress import Progress, no_progress
@@ -145,7 +145,7 @@ def _segment_file(
     path, unchanged = options.source, manifest.unchanged(options.source.name, outputs)
     made_from = _made_from(path, options, model)
     for name, target in outputs.items():
-        suffixes = OUTPUT_SUFFIXES if name == "output" else MAP_SUFFIXES
+        suffixes = None if name == "output" else map_suffixes()
         check_output(target, path, options.overwrite or unchanged[name], suffixes)
     with ExitStack() as stack:  # which ends in reverse order
         temporary = {name: stack.enter_context(whole_file(target)) for name, target in outputs.items()}

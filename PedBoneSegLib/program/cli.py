@@ -63,11 +63,13 @@ def _option(*names: str, **settings) -> tuple:
 def _options() -> dict[str, tuple]:
     """Verb → what runs it, what it does, its options; a verb of two words stands below the first."""
     json_ = _option("--json", action="store_true", help="print one JSON object")
+    limit = _option("--max-voxels", type=int, metavar="N", help="refuse larger files; by default 2^28 = 268,435,456")
     image = (
         _option("--model", metavar="NAME_OR_PATH", help="the model; without it the built-in one"),
         _option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps"),
         _option("--series", metavar="UID", help="one of several DICOM series in a folder"),
         _option("--frame", type=int, metavar="N", help="one of several frames, from 0"),
+        limit,
     )
     model = _option("name", metavar="MODEL", help="a name or a path")
     return {
@@ -91,7 +93,7 @@ def _options() -> dict[str, tuple]:
             _option("input", metavar="SEGMENTATION", help=".seg.nrrd, or a label map with --joint"),
             _option("--joint", help="whose label values a plain label map has"),
             _option("--model", metavar="NAME_OR_PATH", help="a model that knows the joint, where it is an own one"),
-            _option("--surfaces", metavar="DIR", help="also write a surface mesh a bone"), json_,
+            _option("--surfaces", metavar="DIR", help="also write a surface mesh a bone"), limit, json_,
             _option("--csv", action="store_true", help="print a table"),
         ),
         "models": (None, "list, show, verify, install or remove models"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadInput, BadModel
 from ..files import sweep_partials
-from ..formats.names import MAP_SUFFIXES, OUTPUT_TAG, check_folder, check_output, split_name
+from ..formats.names import OUTPUT_TAG, check_folder, check_output, map_suffixes, split_name
 from ..models import store
 from ..progress import Progress, no_progress
 
@@ -41,6 +41,7 @@ class SegmentOptions:
     probabilities: str | None = None
     uncertainty: str | None = None
     overwrite: bool = False
+    max_voxels: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -72,7 +73,7 @@ class SegmentOptions:
 
     def identity(self) -> dict:
         """What decides the result beside the input and the model."""
-        others = ("input", "output", "overwrite", "model")
+        others = ("input", "output", "overwrite", "model", "max_voxels")
         return {key: value for key, value in asdict(self).items() if key not in others}
 
 
@@ -146,13 +147,13 @@ class Session:
         target, maps = options.target, options.maps
         check_output(target, options.source, options.overwrite)
         for path in maps.values():
-            check_output(path, options.source, options.overwrite, MAP_SUFFIXES)
+            check_output(path, options.source, options.overwrite, map_suffixes())
         if len({path.absolute() for path in (target, *maps.values())}) <= len(maps):
             raise BadInput("two outputs have the same name", "give each its own")
         for folder in {path.parent for path in (target, *maps.values())}:
             sweep_partials(folder)
         progress(0.0, "reading")
-        volume = read_volume(options.source, options.series, options.frame)
+        volume = read_volume(options.source, options.series, options.frame, options.max_voxels)
         progress(0.04, "loading the model")
         predictor = self.predictor(options.model, options.device)
         made: dict[str, np.ndarray] = {}
@@ -179,9 +180,9 @@ class Session:
         """Which joint an image shows. A model without signatures has no verdict."""
         from ..formats.reading import read_volume
 
-        entries = known(entries, {"input", "model", "device", "series", "frame"}, {"input"})
+        entries = known(entries, {"input", "model", "device", "series", "frame", "max_voxels"}, {"input"})
         progress(0.0, "reading")
-        volume = read_volume(entries["input"], entries.get("series"), entries.get("frame"))
+        volume = read_volume(entries["input"], entries.get("series"), entries.get("frame"), entries.get("max_voxels"))
         predictor = self.predictor(entries.get("model"), entries.get("device", "auto"))
         return predictor.detect(volume, check=partial(progress, 0.5, "looking"))
 
@@ -192,13 +193,13 @@ class Session:
         from ..formats.segments import read_segmentation
         from ..results.measure import measure
 
-        entries = known(entries, {"input", "joint", "surfaces", "model"}, {"input"})
+        entries = known(entries, {"input", "joint", "surfaces", "model", "max_voxels"}, {"input"})
         joint, model = entries.get("joint"), entries.get("model")
         if joint in known_joints() and model is None:
             joint = joint_table(joint)
         elif joint:
             joint = _whole(store.show(model)).domains_of(joint)[0].table
-        labels, grid, table, side = read_segmentation(entries["input"], joint)
+        labels, grid, table, side = read_segmentation(entries["input"], joint, entries.get("max_voxels"))
         document = {"joint": table.joint, "side": side, "bones": measure(labels, grid, table)}
         if folder := entries.get("surfaces"):
             from ..results.surfaces import write_surfaces

@@ -290,8 +290,10 @@ def refused_files(folder):
     yield raw("wrong-checksum.nii.gz", gzip.compress(good)[:-8] + b"\1\2\3\4" + gzip.compress(good)[-4:]), "damaged"
     for source in ("plain.nrrd", "plain.mha"):
         yield raw(f"cut-{source}", (folder / source).read_bytes()[:-1]), "truncated"
-    yield edited("huge.nii", 40, "<8h", 3, 32767, 32767, 32767, 1, 1, 1, 1), "truncated"
-    yield raw("huge.nii.gz", gzip.compress((folder / "huge.nii").read_bytes())), "truncated"
+    yield edited("huge.nii", 40, "<8h", 3, 32767, 32767, 32767, 1, 1, 1, 1), "larger than any patient"
+    yield raw("huge.nii.gz", gzip.compress((folder / "huge.nii").read_bytes())), "larger than any patient"
+    yield edited("large.nii", 40, "<8h", 3, 600, 600, 600, 1, 1, 1, 1), "truncated"
+    yield raw("large.nii.gz", gzip.compress((folder / "large.nii").read_bytes())), "truncated"
     yield edited("no-voxels.nii", 40, "<8h", 3, 3, 0, 7, 1, 1, 1, 1), "no voxels"
     yield edited("negative.nii", 40, "<8h", 3, 3, -9, 7, 1, 1, 1, 1), "no voxels"
     yield edited("dimensions.nii", 40, "<8h", 9, 3, 9, 7, 1, 1, 1, 1), "damaged header"
@@ -313,11 +315,11 @@ def refused_files(folder):
         yield itk(f"channels{suffix}", two), "2 channels"
     yield text("sheared.nrrd", "plain.nrrd", b"(0,1,0)", b"(.2,1,0)"), "sheared"
     yield text("zero.nrrd", "plain.nrrd", b"(0,1,0)", b"(0,0,0)"), "spacing of zero"
-    yield text("nan.nrrd", "plain.nrrd", b"(0,1,0)", b"(0,nan,0)"), "damaged header"
-    yield text("block.nrrd", "plain.nrrd", b"type: short", b"type: block"), "damaged header"
+    yield text("nan.nrrd", "plain.nrrd", b"(0,1,0)", b"(0,nan,0)"), "not a number"
+    yield text("block.nrrd", "plain.nrrd", b"type: short", b"type: block"), "no real numbers"
     yield text("no-sizes.nrrd", "plain.nrrd", b"sizes: 3 9 7", b"content: none"), "damaged header"
     yield text("two-sizes.nrrd", "plain.nrrd", b"sizes: 3 9 7", b"sizes: 3 9"), "damaged header"
-    yield text("ascii.nrrd", "plain.nrrd", b"encoding: raw", b"encoding: txt"), "damaged"
+    yield text("ascii.nrrd", "plain.nrrd", b"encoding: raw", b"encoding: txt"), "stores its voxels as 'txt'"
     yield (
         raw("no-data.nhdr", (folder / "plain.nrrd").read_bytes().replace(b"raw\n", b"raw\ndata file: gone.raw\n")),
         "gone",
@@ -325,7 +327,7 @@ def refused_files(folder):
     yield text("sheared.mha", "plain.mha", b"= 1 0 0 0 1 0", b"= 1 0 0 .2 1 0"), "sheared"
     yield text("zero.mha", "plain.mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 0 1"), "spacing of zero"
     yield text("nan.mha", "plain.mha", b"Offset = 0 0 0", b"Offset = 0 nan 0"), "not a number"
-    yield text("list.mhd", "plain.mha", b"ElementDataFile = LOCAL", b"ElementDataFile = LIST"), "unusual way"
+    yield text("list.mhd", "plain.mha", b"ElementDataFile = LOCAL", b"ElementDataFile = LIST"), "does not name one file"
     nibabel.save(nifti(np.full((3, 9, 7), np.nan, "f4")), folder / "all-nan.nii")
     yield folder / "all-nan.nii", "no finite voxel"
     assert size > 352

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from PedBoneSegLib.anatomy import JointTable, joint_table
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats.names import MAP_SUFFIXES, OUTPUT_SUFFIXES, check_output
+from PedBoneSegLib.formats.names import check_output, map_suffixes
 from PedBoneSegLib.formats.reading import read_volume
+from PedBoneSegLib.formats.registry import written_suffixes
 from PedBoneSegLib.formats.segments import read_segmentation
 from PedBoneSegLib.formats.writing import disk_array, write_labels, write_map
 
@@ -32,7 +33,7 @@ def itk_geometry(path):
 
 
 @fast
-@given(grids(), st.sampled_from(OUTPUT_SUFFIXES))
+@given(grids(), st.sampled_from(written_suffixes()))
 def test_labels_come_back_on_their_grid(tmp_path, grid, suffix):
     path = tmp_path / f"out{len(suffix)}{suffix}"  # ITK takes the voxels of a.nii.gz from a.nii where both are there
     labels = random_labels(grid.size, 4)
@@ -114,7 +115,7 @@ def test_labels_that_do_not_fit_the_grid_are_a_bug():
 # ---- maps ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", MAP_SUFFIXES)
+@pytest.mark.parametrize("suffix", map_suffixes())
 @pytest.mark.parametrize("count", [1, 4])
 def test_maps_hold_a_component_a_bone(tmp_path, suffix, count):
     size, path = (3, 9, 37), tmp_path / f"map{suffix}"
@@ -155,7 +156,7 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+@pytest.mark.parametrize("suffix", written_suffixes())
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_one_line_and_no_file(tmp_path, writer, suffix):
     """A limit on file sizes stands for the full disk; it holds for root too."""
@@ -238,7 +239,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
 
 def test_a_map_is_no_segmentation(tmp_path):
     with pytest.raises(BadInput, match="ending"):
-        check_output(tmp_path / "map.seg.nrrd", suffixes=MAP_SUFFIXES)
+        check_output(tmp_path / "map.seg.nrrd", suffixes=map_suffixes())
 
 
 # ---- segmentations as Slicer reads and writes them -------------------------------------------------------------------

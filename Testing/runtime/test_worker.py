@@ -348,13 +348,13 @@ def test_shutdown(alone):
 def test_a_kill_mid_write_leaves_nothing_after_the_next_run(alone, home, tmp_path):
     child = alone("""
         import time
-        from PedBoneSegLib.formats import writing
-        blocks = writing._blocks
+        from PedBoneSegLib.formats.kinds import nifti
+        blocks = nifti.raw_blocks
         def slow(*args, **options):
             yield from list(blocks(*args, **options))[:1]
             print("HALF", flush=True)
             time.sleep(600)
-        writing._blocks = slow
+        nifti.raw_blocks = slow
     """)
     output = tmp_path / "killed.nii.gz"
     child.send(**request(home, 1, output=str(output)))

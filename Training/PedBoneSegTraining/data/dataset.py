@@ -22,8 +22,9 @@ import numpy as np
 
 from PedBoneSegLib.anatomy import JointTable, joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats.names import INPUT_SUFFIXES, split_name
+from PedBoneSegLib.formats.names import split_name
 from PedBoneSegLib.formats.reading import read_volume
+from PedBoneSegLib.formats.registry import read_suffixes
 from PedBoneSegLib.volume import Volume
 
 SIDES = ("left", "right")
@@ -302,7 +303,7 @@ def _read_json(path: Path, kind: type):
 def _find_ending(folder: Path) -> str:
     for path in sorted((folder / "imagesTr").glob("*_0000.*")):
         return split_name(path)[1]
-    raise BadInput(f"{folder}/imagesTr holds no images", "name them <case>_0000, " + " or ".join(INPUT_SUFFIXES))
+    raise BadInput(f"{folder}/imagesTr holds no images", "name them <case>_0000, " + " or ".join(read_suffixes()))
 
 
 def _plain(name: str) -> str:

@@ -1,20 +1,24 @@
-"""NIfTI-1 and NIfTI-2 headers. The sform is preferred, as in nibabel; it is RAS, our world is LPS."""
+"""NIfTI-1 and NIfTI-2; NIfTI-1 is written. The sform is preferred, as in nibabel; it is RAS, our world is LPS."""
 
 import itertools
 import struct
-import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import BadInput
-from ..volume import Grid, NiftiGeometry
-from .header import Header, refuse_channels, refuse_type
+from ...errors import BadInput
+from ...volume import Grid, NiftiGeometry
+from ..header import Header, refuse_channels, refuse_type
+from ..packing import packed_blocks, raw_blocks
+from ..registry import Content, register
+from ..unpacking import Unpacker
 
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _COLORS = {128, 2304}
 _VECTOR = 1007  # intent code
+_LONGEST = 544  # bytes of a header, the longer one's
 _FIELDS_1 = (("8h", 40), ("h", 70), ("8f", 76), ("3f", 108), ("2h", 252), ("6f", 256), ("12f", 280), ("B", 123))
 _FIELDS_2 = (("8q", 16), ("h", 12), ("8d", 104), ("q2d", 168), ("2i", 344), ("6d", 352), ("12d", 400), ("i", 500))
 # length, magic and its place; then dim, datatype, pixdim, vox_offset to scl_inter, codes, quaternion, sform, units
@@ -22,37 +26,57 @@ _VERSIONS = ((348, b"n+1", 344, _FIELDS_1), (540, b"n+2", 4, _FIELDS_2))
 _MM = {1: 1000.0, 3: 0.001}  # xyzt_units: meters and micrometers; anything else counts as millimeters
 
 
-def parse(path: Path) -> Header:
-    with open(path, "rb") as stream:
-        raw = stream.read(1 << 16)
-    compressed = raw[:2] == b"\x1f\x8b"
-    if compressed:
-        raw = zlib.decompressobj(47).decompress(raw, 544)
-    for order, (length, magic, at, places) in itertools.product("<>", _VERSIONS):
-        if raw[:4] == struct.pack(order + "i", length) and raw[at : at + 3] == magic:
-            dim, (kind,), pixdim, (start, slope, intercept), codes, quaternion, rows, (units,) = (
-                struct.unpack_from(order + form, raw, place) for form, place in places
+class Nifti:
+    """Voxels of several components are written one component after the other."""
+
+    name = "NIfTI"
+    reads: tuple[str, ...] = (".nii", ".nii.gz")
+    writes: tuple[str, ...] = (".nii.gz", ".nii")
+
+    def read_header(self, path: Path, stream: BinaryIO) -> Header:
+        compressed = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        raw = bytearray(_LONGEST)
+        filled = Unpacker(stream, "gzip" if compressed else "raw").read_up_to(memoryview(raw))
+        raw = raw[:filled]
+        for order, (length, magic, at, places) in itertools.product("<>", _VERSIONS):
+            if raw[:4] == struct.pack(order + "i", length) and raw[at : at + 3] == magic:
+                dim, (kind,), pixdim, (start, slope, intercept), codes, quaternion, rows, (units,) = (
+                    struct.unpack_from(order + form, raw, place) for form, place in places
+                )
+                break
+        else:
+            raise BadInput(
+                f"{path.name} is not a NIfTI image", "give a NIfTI, NRRD or MetaImage file or a DICOM folder"
             )
-            break
-    else:
-        raise BadInput(f"{path.name} is not a NIfTI image", "give a NIfTI, NRRD or MetaImage file or a DICOM folder")
-    if not 1 <= dim[0] <= 7:
-        raise ValueError(f"{dim[0]} dimensions")
-    size = [dim[axis] if axis <= dim[0] else 1 for axis in range(8)]
-    if kind in _COLORS or any(extent > 1 for extent in size[5:]):
-        refuse_channels(path, max(size[5:]), kind in _COLORS)
-    if kind not in _TYPES:
-        refuse_type(path, f"NIfTI type {kind}")
-    geometry = NiftiGeometry(pixdim, units, *codes, quaternion, rows)
-    return Header(
-        Grid.from_affine(size[1:4], affine_of(geometry), geometry),
-        np.dtype(order + _TYPES[kind]),
-        path,
-        int(start),
-        "gzip" if compressed else "raw",
-        size[4],
-        *((slope, intercept) if slope and np.isfinite([slope, intercept]).all() else (1.0, 0.0)),  # 0: not scaled
-    )
+        if not 1 <= dim[0] <= 7:
+            raise ValueError(f"{dim[0]} dimensions")
+        if start < length:  # in NIfTI-1 it is a float
+            raise ValueError(f"the voxels begin at byte {start:g}, within the header")
+        size = [dim[axis] if axis <= dim[0] else 1 for axis in range(8)]
+        if kind in _COLORS or any(extent > 1 for extent in size[5:]):
+            refuse_channels(path, max(size[5:]), kind in _COLORS)
+        if kind not in _TYPES:
+            refuse_type(path, f"NIfTI type {kind}")
+        geometry = NiftiGeometry(pixdim, units, codes[0], codes[1], quaternion, rows)
+        is_scaled = slope != 0 and np.isfinite([slope, intercept]).all()
+        return Header(
+            Grid.from_affine(tuple(size[1:4]), affine_of(geometry), geometry),
+            np.dtype(order + _TYPES[kind]),
+            path,
+            start=0 if compressed else int(start),
+            codec="gzip" if compressed else "raw",
+            skip=int(start) if compressed else 0,
+            frames=size[4],
+            slope=slope if is_scaled else 1.0,
+            intercept=intercept if is_scaled else 0.0,
+        )
+
+    def write(self, stream: BinaryIO, content: Content, suffix: str) -> None:
+        header = _encode(content.grid, len(content.components), content.note)
+        blocks = itertools.chain([header], raw_blocks(content.components, interleaved=False))
+        for block in packed_blocks(blocks) if suffix == ".nii.gz" else blocks:
+            stream.write(block)
 
 
 def affine_of(geometry: NiftiGeometry) -> np.ndarray:
@@ -78,7 +102,7 @@ def affine_of(geometry: NiftiGeometry) -> np.ndarray:
     return _LPS_FROM_RAS @ affine
 
 
-def encode(grid: Grid, components: int, note: str) -> bytes:
+def _encode(grid: Grid, components: int, note: str) -> bytes:
     """A NIfTI-1 header of 352 bytes for 8-bit voxels, components slowest. `note` goes into the description."""
     if max(grid.size) > 32767:
         raise BadInput(f"NIfTI cannot hold {max(grid.size)} voxels along an axis", "write .nrrd instead")
@@ -109,3 +133,6 @@ def _geometry_of(grid: Grid) -> NiftiGeometry:
     b, c, d, _ = Rotation.from_matrix(rotation * [1, 1, handedness]).as_quat(canonical=True)
     pixdim = (handedness, *grid.spacing, 0.0, 0.0, 0.0, 0.0)
     return NiftiGeometry(pixdim, 2, 1, 1, (b, c, d, *affine[:3, 3]), tuple(affine[:3].ravel()))
+
+
+register(Nifti())

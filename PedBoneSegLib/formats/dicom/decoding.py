@@ -1,0 +1,56 @@
+"""The program of the decoding process: DICOM files with one frame on stdin, pixels on stdout.
+
+It is started by `decoder`, isolated, and imports nothing but SimpleITK and numpy from the folders it is told. A request
+is a length (8 bytes) and that many bytes; an answer is numpy's name of the type (8 bytes, empty: it cannot be decoded),
+a length and the pixels.
+"""
+
+import importlib
+import json
+import os
+import struct
+import sys
+from typing import Any
+
+MEMORY = 4 << 30  # bytes; the largest frame that DICOM can hold, 65,535 × 65,535, is refused before
+
+
+def main() -> None:
+    sys.path += json.loads(sys.argv[1])
+    if os.name == "posix":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sitk: Any = importlib.import_module("SimpleITK")
+    sitk.ProcessObject.GlobalWarningDisplayOff()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    while len(head := requests.read(8)) == 8:
+        document = requests.read(struct.unpack("<Q", head)[0])
+        kind, pixels = decoded(document, sitk)
+        answers.write(struct.pack("<8sQ", kind, len(pixels)))
+        answers.write(pixels)
+        answers.flush()
+
+
+def decoded(document: bytes, sitk: Any) -> tuple[bytes, bytes]:
+    """Type and pixels of the frame, both empty where there are none. The file lives no longer than its reading."""
+    path = "frame.dcm"
+    try:
+        with open(path, "wb") as stream:
+            stream.write(document)
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(path)
+        array = sitk.GetArrayViewFromImage(reader.Execute())
+        return array.dtype.str.encode(), array.tobytes()
+    except (RuntimeError, MemoryError, OSError):
+        return b"", b""
+    finally:
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+if __name__ == "__main__":
+    main()
