@@ -4,6 +4,7 @@ import csv
 import functools
 import gzip
 import json
+import math
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ ROOT = HERE.parents[1]
 SECONDS = 180  # for a verb that nothing disturbs, on a machine that is busy with other things
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'Training'}"}
 SMALL_RUN = {"training": {"steps": 6}, "run": {"checkpoint_every": 2, "keep": 2, "picture_every": 3, "device": "cpu"}}
-KNEE = ("--joint", "knee", "--device", "cpu")
+KNEE = ("--model", "tiny", "--joint", "knee", "--device", "cpu")
 
 
 @functools.cache
@@ -55,7 +56,7 @@ VERBS: dict[str, Callable[[Path, Path], list[object]]] = {
     "segment": lambda at, out: ["segment", at / "image.nii.gz", "-o", out / "bones.seg.nrrd", *KNEE,
                                 "--uncertainty", out / "u.nii.gz", "--probabilities", out / "p.nrrd", "--overwrite"],
     "batch": lambda at, out: ["segment", at / "cases", "-o", out / "bones", *KNEE, "--uncertainty", out / "u"],
-    "detect": lambda at, out: ["detect", at / "image.nii.gz", "--device", "cpu"],
+    "detect": lambda at, out: ["detect", at / "image.nii.gz", "--model", "tiny", "--device", "cpu"],
     "measure": lambda at, out: ["measure", at / "segmented" / "bones.seg.nrrd", "--surfaces", out / "surfaces"],
     "models": lambda at, out: ["models", "list"],
     "verify": lambda at, out: ["models", "verify", at / "other.safetensors"],
@@ -154,8 +155,12 @@ def _fault(path: Path) -> Exception | None:
     try:
         if path.name.endswith(".seg.nrrd"):
             read_segmentation(path)
+        elif path.name == "p.nrrd":
+            header, _, voxels = path.read_bytes().partition(b"\n\n")
+            sizes = re.search(rb"sizes: (.*)", header)[1].split()
+            assert len(gzip.decompress(voxels)) == math.prod(map(int, sizes)), "cut off"
         elif path.name.endswith((".nii", ".nii.gz", ".nrrd")):
-            read_volume(path, frame=0 if path.name == "p.nrrd" else None)
+            read_volume(path)
         elif path.suffix == ".safetensors":
             with safe_open(path, "np") as file:
                 for name in file.keys():  # noqa: SIM118 (not a dict)
