@@ -25,12 +25,12 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 def end_on_signals() -> None:
     """From now on a signal ends the process with exit code 5 and one line on stderr; for the main thread, at the start.
 
-    A signal that the caller has set to be ignored (`nohup`, a shell's background job) stays ignored, except SIGTERM.
+    Under `nohup` the closing of the terminal stays ignored.
     """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     for number in SIGNALS:
-        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+        if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _noted)
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(receiver, sender), daemon=True).start()

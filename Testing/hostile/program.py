@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored here would be ignored by the program: see nohup
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SECONDS = 180  # for a verb that nothing disturbs, on a machine that is busy with other things

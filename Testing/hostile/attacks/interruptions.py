@@ -111,19 +111,8 @@ def run_call(folder: Path) -> Outcome:
         (out / name).mkdir()
     paths = [item for name in ("", "surfaces", "bones", "u", "home/models") for item in ("-P", str(out / name))]
     trace = f"{case['call']}:{case['kind']}:when={case['number']}"
-    strace = (
-        "strace",
-        "-qq",
-        "-f",
-        "--seccomp-bpf",
-        "-o",
-        "/dev/null",
-        *paths,
-        "-e",
-        f"trace={case['call']}",
-        "-e",
-        f"inject={trace}",
-    )
+    what = ("-e", f"trace={case['call']}", "-e", f"inject={trace}")
+    strace = ("strace", "-qq", "-f", "--seccomp-bpf", "-o", "/dev/null", *paths, *what)
     process = start(verb, at, out, strace)
     try:
         _, stderr = process.communicate(timeout=SECONDS)
