@@ -3,19 +3,26 @@
 It is started by `decoder`, isolated, and imports nothing but SimpleITK and numpy from the folders it is told. A request
 is a length (8 bytes) and that many bytes; an answer is numpy's name of the type (8 bytes, empty: it cannot be decoded),
 a length and the pixels.
+
+It works in a private folder, its current one, and removes it when its parent ends, even where the parent was killed
+and even in the middle of a frame.
 """
 
 import importlib
 import json
 import os
+import shutil
 import struct
 import sys
+import threading
+import time
 from typing import Any
 
 MEMORY = 4 << 30  # bytes; the largest frame that DICOM can hold, 65,535 × 65,535, is refused before
 
 
 def main() -> None:
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     sys.path += json.loads(sys.argv[1])
     if os.name == "posix":
         import resource
@@ -32,6 +39,19 @@ def main() -> None:
         answers.write(struct.pack("<8sQ", kind, len(pixels)))
         answers.write(pixels)
         answers.flush()
+    _end()
+
+
+def _follow(parent: int) -> None:
+    """Ends the process once it has another parent."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    _end()
+
+
+def _end() -> None:
+    shutil.rmtree(os.getcwd(), ignore_errors=True)
+    os._exit(0)
 
 
 def decoded(document: bytes, sitk: Any) -> tuple[bytes, bytes]:
