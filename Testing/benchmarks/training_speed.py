@@ -62,6 +62,7 @@ def ours(options, device: torch.device) -> dict:
     specs = [DomainSpec(joint, joint, joint_table(joint).names) for joint in JOINTS]
     model = build_model(stages(config)[0], config, specs).to(device, memory_format=torch.channels_last)
     patch = config.data.patch
+    settings = SliceSettings(pixel_mm=0.7)
     sources = {
         joint: DatasetSource(
             joint,

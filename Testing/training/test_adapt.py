@@ -193,7 +193,9 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(lab, tmp_path):
         table_of_dataset(tmp_path, "elbow")
     config = NetworkConfig("unet", (DomainSpec("hock", "hock", BONES),), width=4, normalization="shared")
     network = build_network(config)
-    manifest = Manifest("shared", "1", "", {}, config, (DomainCard("hock", "hock", block_table("hock"), {}),))
+    manifest = Manifest(
+        "shared", "1", "", {}, config, (DomainCard("hock", "hock", block_table("hock"), SETTINGS.to_dict()),)
+    )
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     write_bundle(tmp_path / "shared.safetensors", manifest, tensors)
     with pytest.raises(PedBoneSegError, match="--init"):

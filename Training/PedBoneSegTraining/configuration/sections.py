@@ -26,7 +26,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Network:
-    architecture: str = "efficientnet-b0"  # unet, attention-unet, efficientnet-lite0 … lite2, b0 … b4
+    architecture: str = "efficientnet-b0"  # unet, attention-unet, efficientnet-b0 … b4, -lite0 … lite2
     decoder: str = "slim"
     width: int = 32  # of the plain U-Nets
     natural_images: str = ""  # safetensors file of published EfficientNet weights to start from
