@@ -66,7 +66,7 @@ def ours(options, device: torch.device) -> dict:
     sources = {
         joint: DatasetSource(
             joint,
-            Bank(exams(joint, options.size), SliceSettings(pixel_mm=0.7), device),
+            Bank(exams(joint, options.size), settings, device),
             AUGMENTATIONS.defaults(),
             patch,
             0.7,
