@@ -9,22 +9,16 @@ import vtk
 from slicer.i18n import tr as _
 
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.results.measure import to_csv
+from PedBoneSegLib.results.columns import titles
+from PedBoneSegLib.results.documents import measure_csv
 
 from . import segmentations
 from .section import Section, askFolder, askSaveFile, copyText, enable, fillTable
 
-TITLES = {  # what the panel shows; the table of the scene, Copy and CSV have all that the worker measures
-    "bone": _("Bone"),
-    "volume_ml": _("Volume (ml)"),
-    "surface_cm2": _("Surface (cm²)"),
-    "extent_mm_1": _("Right–left (mm)"),
-    "extent_mm_2": _("Front–back (mm)"),
-    "extent_mm_3": _("Foot–head (mm)"),
-    "length_mm_1": _("1st axis (mm)"),
-    "length_mm_2": _("2nd axis (mm)"),
-    "length_mm_3": _("3rd axis (mm)"),
-}
+
+def tableTitles() -> dict[str, str]:
+    """The columns that the panel shows, with their headings. The table in the scene, Copy and CSV have all columns."""
+    return {"bone": _("Bone"), **{name: _(title) for name, title in titles().items()}}
 
 
 def toNode(segmentation, columns: list[str], rows: list[list[str]]) -> None:
@@ -83,12 +77,13 @@ class MeasureSection(Section):
     def _onMeasured(self, segmentation, answer: dict) -> None:
         if segmentation is not self.panel.segmentation:
             return  # it was removed, or another one is chosen now
-        self._csv = to_csv(answer["bones"])
+        self._csv = measure_csv(answer["bones"])
         columns, *rows = csv.reader(io.StringIO(self._csv))
         toNode(segmentation, columns, rows)
-        shown = [columns.index(name) for name in TITLES if name in columns]
+        headings = tableTitles()
+        shown = [columns.index(name) for name in headings if name in columns]
         cells = [[row[0], *(f"{float(row[index]):.4g}" if row[index] else "" for index in shown[1:])] for row in rows]
-        fillTable(self.ui.measureTable, [TITLES[columns[index]] for index in shown], cells)
+        fillTable(self.ui.measureTable, [headings[columns[index]] for index in shown], cells)
         others = otherSegments(segmentation, segmentations.tableOf(segmentation))
         self.say(_("Not measured, as they are no bones: {names}").format(names=", ".join(others)) if others else "")
         self.follow()

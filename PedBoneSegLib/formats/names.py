@@ -63,3 +63,12 @@ def check_folder(folder: Path) -> None:
         raise BadInput(f"{folder} is a file, not a folder", "write elsewhere with -o")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"{folder} is not writable", "change its rights, or write elsewhere with -o")
+
+
+def ensure_folder(folder: Path) -> Path:
+    """The folder, which is created if only its last part is missing. BadInput if files cannot be written into it."""
+    if not folder.exists():
+        check_folder(folder.absolute().parent)
+        folder.mkdir(exist_ok=True)
+    check_folder(folder)
+    return folder

@@ -1,16 +1,19 @@
-"""A volume's slices through a network, a batch at a time, and the results back onto the volume's own voxels."""
+"""Runs a volume's slices through a network, a batch at a time, and writes the results onto the volume's own voxels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..errors import OutOfMemory
 from ..models.manifest import DomainCard
+from ..network.fold import FoldedNetwork
 from ..volume import Notice, Volume
 from .resampling import linear_matrix
 from .review import raw_doubt
@@ -18,82 +21,95 @@ from .slices import SliceSettings, SliceStack
 
 BATCH_PIXELS = {"cpu": 4 << 16, "mps": 8 << 16, "cuda": 32 << 16}  # 4, 8, 32 slices of 256 × 256
 
+StacksByDomain = Callable[[DomainCard], SliceStack]
 
-Stacks = Callable[[DomainCard], SliceStack]
+
+def stacks_by_domain(volume: Volume) -> StacksByDomain:
+    """The volume's slices as a domain expects them. Domains with the same settings share one stack."""
+    stack = cache(lambda settings: SliceStack(volume, settings))
+    return lambda card: stack(SliceSettings.from_dict(card.settings))
 
 
-def stacks_of(volume: Volume) -> Stacks:
-    """The volume's slices by domain, made once for all domains with the same settings."""
-    made = cache(lambda settings: SliceStack(volume, settings))
-    return lambda card: made(SliceSettings.from_dict(card.settings))
+class Networks(Protocol):
+    """What a pass needs of the `Predictor`."""
+
+    device: torch.device
+
+    def network(self, domain: str, device: torch.device, precision: torch.dtype) -> FoldedNetwork: ...
+
+    def precision(self, device: torch.device) -> torch.dtype: ...
 
 
 class Pass:
-    """Slices through the network of a domain; each step yields the fraction that is done.
+    """Runs slices through the network of a domain. Iterating does the work and yields the part that is done.
 
-    `place` gets a batch's indices and its logits; with `level`, the encoder's features up to that level instead. While
-    the network works on a batch, a second thread puts the one before into place and resamples the one after.
+    `write` is called with a batch's indices and its logits; with `level`, with the list of the encoder's features up to
+    that level instead. While the network works on a batch, a second thread writes the batch before and resamples the
+    batch after.
 
-    Where memory is short the batch is halved, and what cannot be done even singly on the device goes to the CPU; both
-    are said in `warnings`. What was done before stays.
+    If the memory is too short the batch is halved. What does not fit the device even as a single slice goes to the CPU.
+    Both add a notice. Batches that were done before are kept.
     """
 
     def __init__(
         self,
-        predictor,
+        networks: Networks,
         card: DomainCard,
         stack: SliceStack,
-        place: Callable,
-        warnings: list,
+        write: Callable[[np.ndarray, Any], None],
+        notices: list[Notice],
         indices: np.ndarray,
         level: int | None = None,
-    ):
-        self.predictor, self.card, self.stack, self.place, self.warnings = predictor, card, stack, place, warnings
+    ) -> None:
+        self.networks, self.card, self.stack, self.write, self.notices = networks, card, stack, write, notices
         self.indices, self.level = indices, level
         self._helper = ThreadPoolExecutor(1)
-        self._use(predictor.device)
+        self._use(networks.device)
 
     def __enter__(self) -> "Pass":
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._helper.shutdown()
         if kind is not None and self.device.type == "cuda":
             torch.cuda.empty_cache()  # a request that failed leaves the device's memory to others
 
     @property
-    def network(self) -> nn.Module:
-        return self.predictor.network(self.card.name, self.device, self.precision)
+    def network(self) -> FoldedNetwork:
+        return self.networks.network(self.card.name, self.device, self.precision)
 
-    def __iter__(self):
-        total, done, begun = len(self.indices), 0, 0
-        placing = images = None
-        while done < total:
+    def __iter__(self) -> Iterator[float]:
+        total, written, started = len(self.indices), 0, 0  # slices
+        writing: Future[None] | None = None
+        images: Future[np.ndarray] | None = None
+        while written < total:
             try:
                 results = None
-                if begun < total:
-                    images = images or self._prepare(begun)
-                    now, images = images.result(), self._prepare(begun + self.batch)
-                    results = self._run(now)
-                if placing:
-                    placing.result()
-                    done = begun
-                    yield done / total
+                if started < total:
+                    images = images or self._prepare(started)
+                    current, images = images.result(), self._prepare(started + self.batch)
+                    results = self._run(current)
+                if writing:
+                    writing.result()
+                    written = started
+                    yield written / total
                 if results is not None:
-                    begun = min(total, begun + self.batch)
-                    placing = self._helper.submit(self._place, self.indices[done:begun], results)
+                    started = min(total, started + self.batch)
+                    writing = self._helper.submit(self._write, self.indices[written:started], results)
                 continue
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 fault = str(error)
-                if placing and not placing.exception():  # the batch before the failed one is in its place
-                    done = begun
-                begun, now, results, placing, images = done, None, None, None, None
-            self._back_off(fault)  # outside the handler, where the failed batch's tensors are let go
+                if writing and not writing.exception():  # the batch before the failed one is written
+                    written = started
+                started, current, results, writing, images = written, None, None, None, None
+            self._back_off(fault)  # after the handler, which keeps the failed batch's tensors alive
 
-    def _prepare(self, begin: int) -> Future:
-        return self._helper.submit(self.stack.images, self.indices[begin : begin + self.batch])
+    def _prepare(self, start: int) -> "Future[np.ndarray]":
+        return self._helper.submit(self.stack.images, self.indices[start : start + self.batch])
 
     @torch.inference_mode()
     def _run(self, images: np.ndarray) -> Tensor | list[Tensor]:
@@ -103,12 +119,12 @@ class Pass:
         return self.network.encoder_features(pixels, self.level)
 
     @torch.inference_mode()
-    def _place(self, indices: np.ndarray, results: Tensor | list[Tensor]) -> None:
-        self.place(indices, results)
+    def _write(self, indices: np.ndarray, results: Tensor | list[Tensor]) -> None:
+        self.write(indices, results)
 
     def _use(self, device: torch.device) -> None:
         rows, columns = self.stack.shape
-        self.device, self.precision = device, self.predictor.precision(device)
+        self.device, self.precision = device, self.networks.precision(device)
         self.batch = max(1, BATCH_PIXELS[device.type] // (rows * columns))
 
     def _back_off(self, fault: str) -> None:
@@ -124,7 +140,7 @@ class Pass:
             rows, columns = self.stack.shape
             fault = f"memory is too short for a single slice of {rows} × {columns} pixels ({fault[:200]})"
             raise OutOfMemory(fault, "close other programs, or crop the volume")
-        self.warnings[:] = [notice for notice in self.warnings if notice.code != "memory"] + [Notice("memory", message)]
+        self.notices[:] = [notice for notice in self.notices if notice.code != "memory"] + [Notice("memory", message)]
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -132,43 +148,48 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
-class Placing:
-    """Puts a batch's labels and, where they are wanted, its probabilities and its raw doubt into volumes [i, j, k]."""
+class VolumeWriter:
+    """Writes a batch's labels into a volume [i, j, k], and where they are wanted its probabilities and raw doubt."""
 
-    def __init__(self, stack: SliceStack, labels, probabilities, uncertainty):
-        self.stack, self.labels, self.probabilities, self.uncertainty = stack, labels, probabilities, uncertainty
+    def __init__(
+        self, stack: SliceStack, labels: np.ndarray, probabilities: np.ndarray | None, doubt: np.ndarray | None
+    ) -> None:
+        self.stack, self.labels, self.probabilities, self.doubt = stack, labels, probabilities, doubt
 
     def __call__(self, indices: np.ndarray, logits: Tensor) -> None:
-        chances = on_own_pixels(logits, self.stack)
-        if self.probabilities is not None or self.uncertainty is not None:
-            chances = chances.softmax(dim=1)
-        best, highest = most_likely(chances)
-        if self.uncertainty is not None:
-            self._put(raw_doubt(highest), indices, self.uncertainty)
+        scores = on_own_pixels(logits, self.stack)
+        if self.probabilities is not None or self.doubt is not None:
+            scores = scores.softmax(dim=1)
+        label, highest = most_likely(scores)
+        if self.doubt is not None:
+            self._put(raw_doubt(highest), indices, self.doubt)
         if self.probabilities is not None:
             for bone, target in enumerate(self.probabilities, start=1):
-                self._put((chances[:, bone] * 255).round(), indices, target)
-        self._put(best, indices, self.labels)
+                self._put((scores[:, bone] * 255).round(), indices, target)
+        self._put(label, indices, self.labels)
 
     def _put(self, values: Tensor, indices: np.ndarray, target: np.ndarray) -> None:
         self.stack.place(values.to(torch.uint8).cpu().numpy(), indices, target)
 
 
-def most_likely(chances: Tensor) -> tuple[Tensor, Tensor]:
-    """The first of the highest channels (uint8) and its value, of [n, c, rows, columns]: a channel's number is the
-    count of channels before it, all of them lower. Eight times as fast on a CPU as torch's own maximum."""
-    highest = chances.amax(dim=1)
-    best, lower = torch.zeros_like(highest, dtype=torch.uint8), torch.ones_like(highest, dtype=torch.bool)
-    for channel in chances.unbind(1)[:-1]:
+def most_likely(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The channel with the highest score (uint8; of equals the first) and that score, of [n, c, rows, columns].
+
+    A channel's number is counted up from the channels before it, all of which are lower. On a CPU this is eight times
+    as fast as torch's own maximum.
+    """
+    highest = scores.amax(dim=1)
+    channel_number, lower = torch.zeros_like(highest, dtype=torch.uint8), torch.ones_like(highest, dtype=torch.bool)
+    for channel in scores.unbind(1)[:-1]:
         lower &= channel < highest
-        best += lower
-    return best, highest
+        channel_number += lower
+    return channel_number, highest
 
 
 def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
     """Network pixels [n, c, rows, columns] → the input's own pixels in the crop, [n, c, crop rows, crop columns].
 
-    Linear between pixel centers, so that where the input is finer the borders of bones are smooth.
+    Linear between pixel centers, so the borders of bones are smooth where the input is finer than the network.
     """
     logits = logits[(..., *stack.window)].contiguous()
     size = tuple(crop.stop - crop.start for crop in stack.crop)
@@ -176,7 +197,7 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
     if scales == [1.0, 1.0]:
         return logits[..., : size[0], : size[1]]
     if any(scale != 1 and int(n * scale) == n for n, scale in zip(logits.shape[-2:], scales, strict=True)):
-        # torch's interpolation copies an axis whose length stays, whatever the scale
+        # torch's interpolation copies an axis whose length does not change, whatever the scale is
         rows, columns = (
             torch.from_numpy(linear_matrix(np.clip((np.arange(own) + 0.5) / scale - 0.5, 0, n - 1), 1, n)).to(logits)
             for own, n, scale in zip(size, logits.shape[-2:], stack.scale, strict=True)

@@ -1,15 +1,16 @@
-"""One axis of a slice: the input's pixels against the network's."""
+"""Resampling along one axis of a slice, between the input's pixels and the network's."""
 
 import numpy as np
 
-SHAPE_MULTIPLE = 32  # what five halvings of an encoder need
+SHAPE_MULTIPLE = 32  # an encoder halves the size five times
 
 
 def linear_matrix(points: np.ndarray, step: float, size: int) -> np.ndarray:
-    """Weights [len(points), size] that read a line of `size` samples at `points` (in samples, 0 is the first's center).
+    """Weights [len(points), size] that interpolate a line of `size` samples at `points` (0 is the first one's center).
 
-    Linear interpolation; where the points are further apart than the samples (step > 1) the kernel widens by as much,
-    which averages what would alias. More than half a sample (or half the kernel) beyond either end all weights are 0.
+    Linear interpolation. If the points are further apart than the samples (step > 1), the kernel is widened by that
+    factor, which averages what would otherwise alias. Points that lie more than half a sample (or half the kernel)
+    beyond either end have weights of 0.
     """
     reach = 0.5 + max(0.0, step - 1.0) / 2 + 1e-6
     weights = np.maximum(0.0, 1.0 - np.abs(points[:, None] - np.arange(size)) / max(1.0, step))
@@ -18,11 +19,11 @@ def linear_matrix(points: np.ndarray, step: float, size: int) -> np.ndarray:
     return (weights / np.where(total > 0, total, 1.0)).astype(np.float32)
 
 
-class Line:
-    """One in-plane axis: `size` pixels of `spacing` mm, of which [start, stop) are the crop, against `count` network
-    pixels of `pixel_mm`. Pixel edges of the two meet at `start`, so that equal pixel sizes are a copy, not a blur."""
+class SliceAxis:
+    """One in-plane axis: `size` pixels of `spacing` mm, of which [start, stop) are the crop, and `count` network pixels
+    of `pixel_mm`. Both grids have a pixel edge at `start`, so equal pixel sizes give an exact copy without blur."""
 
-    def __init__(self, size: int, spacing: float, start: int, stop: int, pixel_mm: float):
+    def __init__(self, size: int, spacing: float, start: int, stop: int, pixel_mm: float) -> None:
         self.start, self.stop, self.ratio = start, stop, pixel_mm / spacing  # network pixel in input pixels
         self.used = int(np.ceil((stop - start) / self.ratio - 1e-6))  # network pixels that cover the crop
         self.count = max(1, -(-self.used // SHAPE_MULTIPLE)) * SHAPE_MULTIPLE
@@ -31,12 +32,12 @@ class Line:
         points = start - 0.5 + centers * self.ratio  # the network's pixels on the input's axis
         self.forward = linear_matrix(points, self.ratio, size)
         seen = np.flatnonzero(self.forward.any(axis=0))
-        self.seen = slice(int(seen[0]), int(seen[-1]) + 1)  # input pixels that any network pixel reads
+        self.seen = slice(int(seen[0]), int(seen[-1]) + 1)  # input pixels that contribute to a network pixel
         self.forward = np.ascontiguousarray(self.forward[:, self.seen])
         self.edges = start + (np.arange(self.count + 1) - self.pad) * self.ratio  # of the network's pixels
 
 
-def largest_share(label_map: np.ndarray, rows: Line, columns: Line) -> np.ndarray:
+def largest_share(label_map: np.ndarray, rows: SliceAxis, columns: SliceAxis) -> np.ndarray:
     """A slice of labels [rows, columns] at the network's pixels: each gets the label that fills most of its area.
 
     What lies outside the slice is background (0). Where a bone covers exactly half of a pixel the bone wins, and of two

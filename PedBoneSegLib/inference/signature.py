@@ -16,7 +16,7 @@ along the direction that tells the two apart best. The score is then the largest
 None of it knows places or orientations: two sides, flips and upside-down volumes are not its business.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,28 +172,3 @@ def spread_slices(occupied: Sequence[int], most: int = MOST_SLICES) -> np.ndarra
     """At most `most` of the body's slices, evenly spaced, the middles of equal parts."""
     count = min(most, len(occupied))
     return np.asarray(occupied)[((np.arange(count) + 0.5) * len(occupied) / max(1, count)).astype(int)]
-
-
-def verdict(scores: Mapping[str, float], cards: Iterable[DomainCard]) -> dict:
-    """The `detect` object from the scores by domain: nulls where there are none.
-
-    unlike: the smallest score is above 1; ambiguous: that of the next other joint is less than CLEAR times it. `joint`
-    is the likeliest one, null where the image is unlike all of them.
-    """
-    if not scores:
-        return {"joint": None, "verdict": None, "in_distribution": None, "score": None, "scores": {}}
-    joint_of = {card.name: card.joint for card in cards}
-    best = min(scores, key=scores.__getitem__)
-    others = [score for name, score in scores.items() if joint_of[name] != joint_of[best]]
-    if scores[best] > 1:
-        found = "unlike"
-    else:
-        found = "ambiguous" if others and min(others) < CLEAR * scores[best] else "joint"
-    ranked = {name: round(score, 4) for name, score in sorted(scores.items(), key=lambda item: item[1])}
-    return {"joint": None if found == "unlike" else joint_of[best], "verdict": found,
-            "in_distribution": found != "unlike", "score": ranked[best], "scores": ranked}  # fmt: skip
-
-
-def ranking(found: Mapping) -> str:
-    """ "knee 0.52, ankle 0.55", the likeliest first."""
-    return ", ".join(f"{name} {score:.2f}" for name, score in found["scores"].items())

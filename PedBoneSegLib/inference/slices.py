@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..models.slice_settings import SliceSettings
-from .resampling import Line, largest_share
+from .resampling import SliceAxis, largest_share
 
 # plane → for (slice, row, column): the world axis (0 left, 1 posterior, 2 superior) and the sense in which it is read
 PLANES = {
@@ -106,7 +106,7 @@ class SliceStack:
                 self.field_cut = True
                 start += (stop - start - longest) // 2
                 stop = start + longest
-            self._lines.append(Line(size, spacing, int(start), int(stop), settings.pixel_mm))
+            self._lines.append(SliceAxis(size, spacing, int(start), int(stop), settings.pixel_mm))
         self.shape = tuple(line.count for line in self._lines)
         self.crop = tuple(slice(line.start, line.stop) for line in self._lines)
         self.window = tuple(slice(line.pad, line.pad + line.used) for line in self._lines)

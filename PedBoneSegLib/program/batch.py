@@ -17,13 +17,15 @@ from typing import Any
 
 from ..errors import BadInput, Cancelled, PedBoneSegError, foreseen
 from ..files import sweep_partials, whole_file, write_text
-from ..formats.names import OUTPUT_TAG, check_output, map_suffixes
+from ..formats.names import OUTPUT_TAG, check_output, ensure_folder, map_suffixes
 from ..formats.reading import find_inputs
 from ..plaintext import write_rows
 from ..progress import Progress, no_progress
+from .inputs import case_name, input_identity
 from .logbook import log_bug
 from .protocol import EXIT_CODES, failure
-from .verbs import SegmentOptions, Session, case_name, input_identity, made_folder
+from .segment import SegmentOptions, segment
+from .session import Session
 
 MANIFEST = "pedboneseg-batch.json"
 SUMMARY = "summary.csv"
@@ -47,8 +49,8 @@ def segment_folder(
         raise BadInput(f"{options.source} holds no volume", "name a file, a DICOM folder, or a folder of volumes")
     if options.series is not None:
         raise BadInput("--series names one series", "leave it out for a folder of volumes")
-    model = session.predictor(options.model, options.device).bundle.manifest
-    from ..inference.predictor import candidates  # loaded by now, see `Session.predictor`
+    model = session.model(options.model, options.device).manifest
+    from ..inference.detection import candidates  # torch is loaded by now, see `Session.model`
 
     candidates(model, options.joint)  # raises for all files at once
     folders = _output_folders(options)
@@ -151,7 +153,7 @@ def _segment_file(
         temporary = {name: stack.enter_context(whole_file(target)) for name, target in outputs.items()}
         files: dict[str, Any] = {name: str(place) for name, place in temporary.items()}
         try:
-            result = session.segment(replace(options, overwrite=True, **files), progress)
+            result = segment(session, replace(options, overwrite=True, **files), progress)
         except OSError as error:  # of the input, not of an output
             raise foreseen(error) or error from None
         result = {"input": path.name, **result, "output": str(outputs["output"])}
@@ -163,10 +165,10 @@ def _output_folders(options: SegmentOptions) -> dict[str, Path]:
     """The folder for the labels ("output") and those for the maps, made if need be and swept."""
     source = options.source.resolve()
     beside = source.with_name(f"{source.name}{OUTPUT_TAG}")
-    folders = {"output": made_folder(Path(options.output) if options.output else beside)}
+    folders = {"output": ensure_folder(Path(options.output) if options.output else beside)}
     if folders["output"].resolve() == source:
         raise BadInput(f"{folders['output']} is the input itself", "give another folder with -o")
-    folders |= {name: made_folder(path) for name, path in options.maps.items()}
+    folders |= {name: ensure_folder(path) for name, path in options.maps.items()}
     if len({folder.resolve() for folder in folders.values()}) < len(folders):
         raise BadInput("two outputs go to the same folder", "give each its own")
     for folder in folders.values():

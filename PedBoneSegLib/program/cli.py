@@ -1,5 +1,5 @@
-"""The program `pedboneseg`. What the verbs do stands in `verbs`, `batch`, `worker`, `doctor` and `demo`; here are
-their options, what is printed, and exit codes. Research software, not a medical device."""
+"""The program `pedboneseg`. What the verbs do stands in a file of its name beside this one; here are their
+options, what is printed, and exit codes. Research software, not a medical device."""
 
 import argparse
 import importlib
@@ -14,9 +14,13 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import BadInput, foreseen
 from ..plaintext import lines, one_line
+from .detect import detect
 from .logbook import log_bug, open_log, silence_libraries
+from .measure import measure
+from .models import models
 from .protocol import EXIT_CODES, failure, to_json
-from .verbs import SIDES, SegmentOptions, Session
+from .segment import SIDES, SegmentOptions, segment
+from .session import Session
 
 TRAINING_VERBS = ("synthesize", "check-data", "train", "evaluate", "export", "adapt")
 
@@ -153,13 +157,13 @@ def _segment(args: Namespace) -> int:
                 bar.close()
                 show(row)
             return row["summary"]["exit_code"]
-        result = Session().segment(options, bar)
+        result = segment(Session(), options, bar)
     show(result)
     return 0
 
 
 def _detect(args: Namespace) -> None:
-    answer = Session().detect(_fields(args))
+    answer = detect(Session(), _fields(args))
     if args.json:
         _print_json(answer)
     elif answer["verdict"] is None:
@@ -170,20 +174,20 @@ def _detect(args: Namespace) -> None:
 
 
 def _measure(args: Namespace) -> None:
-    from ..results.measure import to_csv
+    from ..results.documents import measure_csv
 
-    answer = Session().measure(_fields(args))
+    answer = measure(_fields(args))
     if args.json:
         _print_json(answer)
     elif args.csv:
-        print(to_csv(answer["bones"]), end="")
+        print(measure_csv(answer["bones"]), end="")
     else:
         for bone, values in answer["bones"].items():
             print(f"{bone:<12} {values['volume_ml']:9.2f} ml" if values["volume_ml"] else f"{bone:<12} not there")
 
 
 def _models(args: Namespace) -> None:
-    answer = Session().models(_fields(args))
+    answer = models(_fields(args))
     if args.json:
         _print_json(answer)
     elif args.action == "list":

@@ -6,13 +6,15 @@ from pathlib import Path
 from ..anatomy import display_name
 from ..errors import BadInput
 from ..files import write_text
+from ..formats.names import ensure_folder
 from ..formats.reading import read_volume
 from ..formats.segments import read_segmentation
 from ..models import store
 from ..progress import Progress, no_progress
 from ..results.pictures import overlay, write_png
 from ..results.rendering import render_bones
-from .verbs import SegmentOptions, Session, made_folder
+from .segment import SegmentOptions, segment
+from .session import Session
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "knee.nii.gz"
 JOINT = "knee"
@@ -59,10 +61,10 @@ def run(folder: Path, progress: Progress = no_progress) -> Path:
     manifest = store.read_manifest(store.resolve())
     if not SAMPLE.exists():
         raise BadInput("this copy comes without the sample", f"run: pedboneseg segment YOUR_IMAGE --joint {JOINT}")
-    made_folder(folder)
+    ensure_folder(folder)
     labels_file = folder / "knee_bones.seg.nrrd"
     options = SegmentOptions(str(SAMPLE), str(labels_file), joint=JOINT, overwrite=True)
-    result = Session().segment(options, lambda fraction, stage: progress(0.7 * fraction, stage))
+    result = segment(Session(), options, lambda fraction, stage: progress(0.7 * fraction, stage))
     progress(0.75, "drawing")
     labels, grid, table, _ = read_segmentation(labels_file)
     write_png(folder / "slices.png", overlay(read_volume(SAMPLE), labels, table))

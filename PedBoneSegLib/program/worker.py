@@ -15,10 +15,14 @@ from typing import Any, BinaryIO, NoReturn
 
 from .. import __version__
 from ..errors import BadInput, Cancelled, foreseen
+from .detect import detect
 from .interrupts import end_now
 from .logbook import log, log_bug, open_log
+from .measure import measure
+from .models import models
 from .protocol import LONGEST_REQUEST, PROTOCOL, decode, encode, failure, request_id
-from .verbs import SegmentOptions, Session
+from .segment import SegmentOptions, segment
+from .session import Session
 
 PROGRESS_SECONDS = 0.1  # the shortest time between two answers of one stage
 
@@ -115,16 +119,17 @@ class Worker:
     def _do(self, op: str, fields: dict[str, Any], progress: "_Progress") -> Answer:
         session = self._session
         if op == "segment":
-            return session.segment(SegmentOptions.of(fields), progress, progress.detected)
+            return segment(session, SegmentOptions.of(fields), progress, progress.detected)
         if op == "batch":
             return self._batch(fields, progress)
         if op == "detect":
-            return session.detect(fields, progress)
+            return detect(session, fields, progress)
         if op == "hello":
             return _hello()
         if op == "release":
-            return session.release()
-        return session.measure(fields) if op == "measure" else session.models(fields)
+            session.release()
+            return {}
+        return measure(fields) if op == "measure" else models(fields)
 
     def _batch(self, fields: dict[str, Any], progress: "_Progress") -> Answer:
         """A folder. `given_up` may name inputs that ended an earlier worker; the answer is the summary."""

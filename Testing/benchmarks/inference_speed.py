@@ -49,7 +49,8 @@ from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.models import store
 from PedBoneSegLib.models.bundle import Bundle, write_bundle
 from PedBoneSegLib.program.demo import SAMPLE
-from PedBoneSegLib.program.verbs import SegmentOptions, Session
+from PedBoneSegLib.program.segment import SegmentOptions, segment
+from PedBoneSegLib.program.session import Session
 
 BATCH, SIDE = 8, 256
 LARGE = (512, 512, 256)
@@ -149,7 +150,7 @@ def compare_request(rounds: int) -> None:
         bundle = Bundle.load(store.resolve())
         write_unsigned(unsigned, bundle)
         sessions = {"with the verdict": (Session(), None), "without signatures": (Session(), str(unsigned))}
-        predictor = sessions["with the verdict"][0].predictor(None, "cpu")
+        predictor = sessions["with the verdict"][0].model(None, "cpu").predictor
         stack = SliceStack(read_volume(source), SliceSettings.from_dict(bundle.manifest.domain("knee").settings))
         size = BATCH_PIXELS["cpu"] // int(np.prod(stack.shape))
         parts = [stack.occupied[start : start + size] for start in range(0, len(stack.occupied), size)]
@@ -157,10 +158,10 @@ def compare_request(rounds: int) -> None:
         for precision in dict.fromkeys((torch.float32, predictor.precision(cpu))):
             works = [(predictor.network("knee", cpu, precision), [batch.to(precision) for batch in images])]
             for session, model in sessions.values():
-                session.predictor(model, "cpu").precision = lambda device, precision=precision: precision
+                session.model(model, "cpu").predictor.precision = lambda device, precision=precision: precision
                 options = SegmentOptions(str(source), str(output), "knee", model, device="cpu", overwrite=True)
-                session.segment(options)  # warms up
-                works.append((session.segment, [options]))
+                segment(session, options)  # warms up
+                works.append((segment, [session, options]))
             seconds = np.array([[_seconds(*work) for work in works] for _ in range(rounds)])
             bare = seconds[:, 0]
             print(

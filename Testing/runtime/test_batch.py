@@ -12,9 +12,10 @@ import pytest
 from tiny import make_tiny_bundle
 
 from PedBoneSegLib.errors import BadInput, Cancelled
-from PedBoneSegLib.program import batch, verbs
+from PedBoneSegLib.program import batch
 from PedBoneSegLib.program.batch import MANIFEST, SUMMARY, segment_folder
-from PedBoneSegLib.program.verbs import SegmentOptions, Session
+from PedBoneSegLib.program.segment import SegmentOptions
+from PedBoneSegLib.program.session import Session
 
 
 def write_image(path, seed=0):
@@ -139,14 +140,14 @@ def test_interrupted_and_called_again(folder):
 
 
 def test_a_bug_in_one_file_does_not_stop_the_rest(folder, monkeypatch, bugs):
-    honest = Session.segment
+    honest = batch.segment
 
-    def broken(self, options, *args):
+    def broken(session, options, *args):
         if options.source.name == "a.nii.gz":
             raise ZeroDivisionError("oh")
-        return honest(self, options, *args)
+        return honest(session, options, *args)
 
-    monkeypatch.setattr(verbs.Session, "segment", broken)
+    monkeypatch.setattr(batch, "segment", broken)
     run = Run(folder)()
     assert run.status() == {**EVERY, "a.nii.gz": "failed"} and run.code == 2
     assert bugs == [ZeroDivisionError]
@@ -244,7 +245,7 @@ def test_nothing_that_lies_in_the_folder_stops_the_rest(folder, bugs, monkeypatc
     (folder / "locked").mkdir()
     (folder / "gone.nii.gz").write_bytes(image)
     (folder / "gone at the last moment.nii.gz").write_bytes(image)
-    honest, listed = verbs.Session.segment, Path.iterdir
+    honest, listed = batch.segment, Path.iterdir
 
     def unreadable(self):
         if self.name == "locked":
@@ -258,7 +259,7 @@ def test_nothing_that_lies_in_the_folder_stops_the_rest(folder, bugs, monkeypatc
         return honest(self, options, *args)
 
     monkeypatch.setattr(Path, "iterdir", unreadable)  # root may read everything
-    monkeypatch.setattr(verbs.Session, "segment", vanishing)
+    monkeypatch.setattr(batch, "segment", vanishing)
     run = Run(folder)()
     failed = {"broken.nii.gz", "gone.nii.gz", "gone at the last moment.nii.gz", "locked", "x" * 248 + ".nii.gz"}
     assert {name for name, status in run.status().items() if status == "failed"} == failed
@@ -274,7 +275,8 @@ KILLED = """
 import os, signal, sys
 from PedBoneSegLib.inference import devices
 from PedBoneSegLib.program import batch
-from PedBoneSegLib.program.verbs import SegmentOptions, Session
+from PedBoneSegLib.program.segment import SegmentOptions
+from PedBoneSegLib.program.session import Session
 devices.use_most_cores = lambda: None  # threads do not survive a fork
 step, wanted = 0, int(sys.argv[2])
 def hook(event, arguments):
@@ -287,7 +289,7 @@ def hook(event, arguments):
 out, options = sys.argv[1], dict(input=sys.argv[3], model=sys.argv[4], joint="knee")
 maps = {name: f"{out}-{name}" for name in ("uncertainty", "probabilities")}
 session = Session()
-session.predictor(options["model"], "auto")
+session.model(options["model"], "auto")
 while True:  # killed and started again at each of its steps, each time by a child that shares what is loaded
     child = os.fork()
     if child == 0:

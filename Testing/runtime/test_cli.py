@@ -226,7 +226,7 @@ def test_a_bug_leaves_its_traceback_in_the_log(run, home, monkeypatch):
         raise ZeroDivisionError(name)
 
     name = "Doe, Jane"
-    monkeypatch.setattr(cli.Session, "segment", broken)
+    monkeypatch.setattr(cli, "segment", broken)
     code, out, err = run("segment", home / "image.nii.gz", "--joint", "knee")
     assert (code, out, err.count("\n")) == (1, "", 1) and "ZeroDivisionError" in err
     log = (home / "logs" / "cli.log").read_text()
@@ -240,7 +240,7 @@ def test_out_of_memory(run, home, monkeypatch):
     def short(*_):
         raise MemoryError
 
-    monkeypatch.setattr(cli.Session, "segment", short)
+    monkeypatch.setattr(cli, "segment", short)
     assert run("segment", home / "image.nii.gz", "--joint", "knee")[0] == 4
 
 

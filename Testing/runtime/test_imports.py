@@ -10,15 +10,21 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OURS = ("PedBoneSeg", "PedBoneSegUI", "PedBoneSegLib", "PedBoneSegTraining")
 TORCH_ROOMS = tuple(
-    ["network/", *(f"inference/{name}.py" for name in ("predictor", "passes", "devices", "signature"))]
+    [
+        "network/",
+        *(f"inference/{name}.py" for name in ("predictor", "passes", "devices", "signature", "detection", "notices")),
+    ]
 )  # of the runtime, at file scope
 TORCH_FREE = (
-    "anatomy", "program.protocol", "errors", "results.measure", "models.store", "models.bundle", "models.manifest",
-    "files", "program.verbs", "program.cli", "volume", "inference.slices", "inference.postprocess", "formats",
-    "results.surfaces", "program.batch", "program.worker", "program.doctor", "program.logbook",
+    "anatomy", "api", "errors", "files", "formats", "inference.postprocess", "inference.result", "inference.slices",
+    "models.bundle", "models.manifest", "models.store", "network.config", "network.encoders", "program.batch",
+    "program.cli", "program.detect", "program.doctor", "program.logbook", "program.measure", "program.models",
+    "program.protocol", "program.segment", "program.session", "program.worker", "results.columns",
+    "results.documents", "results.measure", "results.surfaces", "volume",
 )  # fmt: skip
 GUI_ROOMS = (
-    "__version__", "anatomy", "errors", "files", "formats", "models.store", "program.protocol", "results.measure",
+    "__version__", "anatomy", "errors", "files", "formats", "models.store", "program.protocol", "results.columns",
+    "results.documents",
     "volume",
 )  # fmt: skip
 SLICER = {"slicer", "qt", "ctk", "mrml", "vtkSegmentationCorePython", "vtkMRMLLogicPython"}
@@ -106,14 +112,16 @@ for path in sorted(pathlib.Path("PedBoneSegLib").rglob("*.py")):
     if path.name != "__main__.py":
         importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
 from tiny import make_tiny_bundle
-from PedBoneSegLib.program.verbs import SegmentOptions, Session
+from PedBoneSegLib.program.measure import measure
+from PedBoneSegLib.program.segment import SegmentOptions, segment
+from PedBoneSegLib.program.session import Session
 folder = pathlib.Path({str(tmp_path)!r})
 make_tiny_bundle(folder / "m.safetensors")
 image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 900, (6, 30, 30)).astype(np.int16))
 sitk.WriteImage(image, str(folder / "a.nii.gz"))
 session = Session()
-session.segment(SegmentOptions(str(folder / "a.nii.gz"), joint="knee", model=str(folder / "m.safetensors")))
-session.measure({{"input": str(folder / "a_bones.nii.gz"), "joint": "knee", "surfaces": str(folder / "s")}})
+segment(session, SegmentOptions(str(folder / "a.nii.gz"), joint="knee", model=str(folder / "m.safetensors")))
+measure({{"input": str(folder / "a_bones.nii.gz"), "joint": "knee", "surfaces": str(folder / "s")}})
 assert "torch._dynamo" not in sys.modules  # torch's compiler, which takes seconds to load and is never needed
 """
     result = run(code)

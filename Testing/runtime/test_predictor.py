@@ -9,10 +9,12 @@ from torch.nn import functional
 from PedBoneSegLib.errors import BadInput, Cancelled, OutOfMemory
 from PedBoneSegLib.inference import passes
 from PedBoneSegLib.inference import predictor as room
+from PedBoneSegLib.inference.devices import choose_device, faster_precisions
 from PedBoneSegLib.inference.postprocess import clean
-from PedBoneSegLib.inference.predictor import Predictor, choose_device, faster_precisions
+from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.models.bundle import Bundle
+from PedBoneSegLib.results.documents import segment_document
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -81,7 +83,7 @@ def test_streaming_equals_the_whole_volume_at_once(bundle, joint, monkeypatch):
     probabilities = np.zeros((len(chances) - 1, *volume.array.shape), np.uint8)
     uncertainty = np.zeros(volume.array.shape, np.uint8)
     result = Predictor(bundle, "cpu").segment(
-        volume, joint, "left", probabilities=lambda bones: probabilities[:bones], uncertainty=uncertainty
+        volume, joint, "left", new_probabilities=lambda bones: probabilities[:bones], uncertainty=uncertainty
     )
     assert np.count_nonzero(result.labels) > 1000
     assert np.mean(result.labels != chances.argmax(0)) < 2e-4  # rounding may decide between two equally likely bones
@@ -115,7 +117,7 @@ def test_the_batch_does_not_matter(bundle, monkeypatch):
 
 def test_json(bundle):
     result = Predictor(bundle, "cpu").segment(make_volume(), "ankle")
-    document = result.to_json("a.nii.gz")
+    document = segment_document(result, "a.nii.gz")
     assert list(document) == [
         "output", "joint", "domain", "side", "device", "precision", "seconds", "bones", "detected_joint", "verdict",
         "in_distribution", "score", "scores", "warnings",

@@ -12,16 +12,16 @@ from PedBoneSegLib.inference.review import (
     Calibration,
     bone_areas,
     calibrate,
-    calibration_of,
     count_levels,
     jumps,
-    plain_doubt,
     ranked,
     raw_doubt,
-    review,
+    review_order,
+    uncalibrated_error,
 )
 from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.models.bundle import Bundle, write_bundle
+from PedBoneSegLib.results.documents import segment_document
 from PedBoneSegLib.volume import Grid, Volume
 
 FLIPPED = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -42,7 +42,7 @@ def table(background: float, bone: float, changed: float) -> Calibration:
 def test_raw_levels_by_hand():
     levels = raw_doubt(torch.tensor([1.0, 0.75, 0.0, 1 + 1e-7]))
     assert levels.tolist() == [0, 127, 254, 0]
-    np.testing.assert_allclose(plain_doubt()[[0, 127, 254]], [0, 0.25, 1])
+    np.testing.assert_allclose(uncalibrated_error()[[0, 127, 254]], [0, 0.25, 1])
 
 
 def test_the_most_urgent_comes_first():
@@ -81,13 +81,13 @@ def test_expected_errors_of_a_slice_by_hand():
     assert counts[1, :, 3].tolist() == [area - 7, 0, 7] and counts[5].sum() == 0
     areas = bone_areas(stack, labels)
     assert areas.tolist() == [[0], [0], [0], [40], [0], [0]]
-    answer = review(stack, counts, areas, table(0.001, 0.1, 0.5))
-    assert answer["axis"] == 0 and [each["index"] for each in answer["slices"]] == [2, 1, 3, 4, 5]
+    answer = review_order(stack, counts, areas, table(0.001, 0.1, 0.5))
+    assert answer.axis == 0 and [entry.index for entry in answer.slices] == [2, 1, 3, 4, 5]
     expected = (area - 40) * 0.001 + 3.5 + 2.5
-    assert answer["slices"][0]["score"] == pytest.approx(expected, abs=0.05)
+    assert answer.slices[0].score == pytest.approx(expected, abs=0.05)
     total = expected + (area - 7) * 0.001 + 3.5 + 3 * area * 0.001
-    assert answer["slices"][0]["share"] == pytest.approx(expected / total, abs=1e-3)
-    assert answer["slices"][-1]["share"] == 1 and len(answer["slices"]) == 5
+    assert answer.slices[0].share == pytest.approx(expected / total, abs=1e-3)
+    assert answer.slices[-1].share == 1 and len(answer.slices) == 5
 
 
 def test_doubt_is_calibrated_in_place_and_255_stays():
@@ -104,14 +104,14 @@ def test_doubt_is_calibrated_in_place_and_255_stays():
 
 
 def test_calibration_survives_the_manifest_and_forgeries_do_not():
-    fitted = Calibration(np.stack([plain_doubt() / 3, plain_doubt(), np.full(LEVELS + 1, 0.4)]), 24)
+    fitted = Calibration(np.stack([uncalibrated_error() / 3, uncalibrated_error(), np.full(LEVELS + 1, 0.4)]), 24)
     again = Calibration.from_dict(fitted.to_dict())
     np.testing.assert_allclose(again.table, fitted.table, rtol=1e-5)
     assert again.exams == 24
     for change in ({"bone": [0.5]}, {"changed": 2}, {"background": "x"}, {"exams": None}):
         with pytest.raises(BadModel, match="calibration"):
             Calibration.from_dict({**fitted.to_dict(), **change})
-    assert calibration_of(None, "knee").exams == 0
+    assert Calibration.of(None, "knee").exams == 0
 
 
 def test_a_jump_moves_a_slice_forward_and_does_not_count_as_error():
@@ -121,9 +121,9 @@ def test_a_jump_moves_a_slice_forward_and_does_not_count_as_error():
     labels, raw = np.zeros((2, *image.array.shape), np.uint8)
     labels[[1, 2, 4, 5], 10:20, 10:20] = 1
     counts = count_levels(stack, raw, labels, labels > 1)
-    answer = review(stack, counts, bone_areas(stack, labels), table(0.001, 0.001, 0.5))
-    assert [each["index"] for each in answer["slices"]] == [3, 4, 2, 5, 1]
-    assert [each["share"] for each in answer["slices"]] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    answer = review_order(stack, counts, bone_areas(stack, labels), table(0.001, 0.001, 0.5))
+    assert [entry.index for entry in answer.slices] == [3, 4, 2, 5, 1]
+    assert [entry.share for entry in answer.slices] == [0.2, 0.4, 0.6, 0.8, 1.0]
 
 
 def test_a_slice_without_signal_between_others_is_expected_to_lack_their_bones():
@@ -134,9 +134,9 @@ def test_a_slice_without_signal_between_others_is_expected_to_lack_their_bones()
     labels, raw = np.zeros((2, *image.array.shape), np.uint8)
     labels[2, 10:20, 10:20], labels[4, 10:20, 10:30] = 1, 2
     areas = bone_areas(stack, labels)
-    answer = review(stack, count_levels(stack, raw, labels, labels > 2), areas, Calibration.none())
-    first = answer["slices"][0]
-    assert (first["index"], first["score"]) == (3, 150) and len(answer["slices"]) == 5
+    answer = review_order(stack, count_levels(stack, raw, labels, labels > 2), areas, Calibration.none())
+    first = answer.slices[0]
+    assert (first.index, first.score) == (3, 150) and len(answer.slices) == 5
 
 
 @pytest.mark.parametrize("size", [(6, 48, 40), (1, 48, 40)])
@@ -146,7 +146,7 @@ def test_without_a_body_nothing_is_listed(size):
     stack = SliceStack(image, SliceSettings(1.0))
     labels = np.zeros(size, np.uint8)
     counts = count_levels(stack, labels, labels, labels > 0)
-    assert review(stack, counts, bone_areas(stack, labels), Calibration.none())["slices"] == []
+    assert review_order(stack, counts, bone_areas(stack, labels), Calibration.none()).slices == ()
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +165,10 @@ def bundles(tmp_path_factory):
 
 def test_the_answer_lists_slices_only_where_the_model_is_calibrated(bundles):
     calibrated, plain = (Predictor(bundle, "cpu") for bundle in bundles)
-    assert "review" not in plain.segment(volume(), "knee").to_json(None)
-    assert "review" not in calibrated.segment(volume(), "ankle").to_json(None)
+    assert "review" not in segment_document(plain.segment(volume(), "knee"), None)
+    assert "review" not in segment_document(calibrated.segment(volume(), "ankle"), None)
     result = calibrated.segment(volume(), "knee")
-    listed = result.to_json(None)["review"]
+    listed = segment_document(result, None)["review"]
     assert listed["axis"] == 0 and sorted(each["index"] for each in listed["slices"]) == [1, 2, 3, 4, 5]
     shares = [each["share"] for each in listed["slices"]]
     assert shares == sorted(shares) and shares[-1] == 1
@@ -180,7 +180,7 @@ def test_scores_are_the_sum_of_the_map_that_is_written(bundles):
     result = Predictor(bundles[0], "cpu").segment(volume(), "knee", uncertainty=doubt)
     assert (doubt[0] == 255).all() and set(np.unique(doubt[1:])) <= {0, 25, 127}
     assert ((doubt == 25) <= (result.labels > 0)).all()
-    for each in result.review["slices"]:
-        values, numbers = np.unique(doubt[each["index"]], return_counts=True)
+    for entry in result.review.slices:
+        values, numbers = np.unique(doubt[entry.index], return_counts=True)
         exact = {0: 0.001, 25: 0.1, 127: 0.5}
-        assert each["score"] == pytest.approx(sum(exact[v] * n for v, n in zip(values, numbers, strict=True)), abs=0.06)
+        assert entry.score == pytest.approx(sum(exact[v] * n for v, n in zip(values, numbers, strict=True)), abs=0.06)

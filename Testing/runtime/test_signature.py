@@ -16,9 +16,12 @@ from tiny import random_network, tensors_of, tiny_config, tiny_manifest
 
 from PedBoneSegLib.errors import BadModel, Undecided
 from PedBoneSegLib.inference import passes
-from PedBoneSegLib.inference.predictor import Predictor, candidates, stacks_of
-from PedBoneSegLib.inference.signature import Apart, Moments, Reference, Whitened, nearest, spread_slices, verdict
+from PedBoneSegLib.inference.detection import candidates, decide
+from PedBoneSegLib.inference.passes import stacks_by_domain
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.signature import Apart, Moments, Reference, Whitened, nearest, spread_slices
 from PedBoneSegLib.models.bundle import Bundle, write_bundle
+from PedBoneSegLib.results.documents import segment_document
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -144,17 +147,17 @@ def test_the_place_between_own_and_others():
     ({}, None, None),
 ])  # fmt: skip
 def test_verdicts(scores, joint, found):
-    answer = verdict(scores, tiny_manifest(CONFIG).domains)
-    assert (answer["joint"], answer["verdict"]) == (joint, found)
-    assert answer["score"] == (min(scores.values()) if scores else None)
-    assert answer["in_distribution"] == (None if found is None else found != "unlike")
-    assert list(answer["scores"].values()) == sorted(scores.values())
+    answer = decide(scores, tiny_manifest(CONFIG).domains)
+    assert (answer.joint, answer.verdict) == (joint, found)
+    assert answer.score == (min(scores.values()) if scores else None)
+    assert answer.in_distribution == (None if found is None else found != "unlike")
+    assert list(answer.scores.values()) == sorted(scores.values())
 
 
 def test_two_domains_of_one_joint_are_no_ambiguity():
     knee = tiny_manifest(CONFIG).domains[1]
     cards = (knee, replace(knee, name="knee-OWN"), tiny_manifest(CONFIG).domains[0])
-    assert verdict({"knee": 0.5, "knee-OWN": 0.51, "ankle": 0.9}, cards)["verdict"] == "joint"
+    assert decide({"knee": 0.5, "knee-OWN": 0.51, "ankle": 0.9}, cards).verdict == "joint"
 
 
 # ------------------------------------------------------------------------------------------------- with a model
@@ -166,7 +169,9 @@ def signed_bundle(path, references=8, pooled=True):
     predictor = Predictor.for_network(NETWORK, manifest.domains, "cpu")
     cards, tensors = [], tensors_of(NETWORK)
     for card in manifest.domains:
-        moments = [predictor.observe(stacks_of(volume(seed))(card), card, [LAYER])[LAYER] for seed in range(references)]
+        moments = [
+            predictor.observe(stacks_by_domain(volume(seed))(card), card, [LAYER])[LAYER] for seed in range(references)
+        ]
         threshold = {"knee": 0.5, "ankle": 1e-6}.get(card.name, 0.05)
         entry = {"layer": LAYER, "threshold": threshold, "references": references}
         rows = np.stack([each.signature for each in moments])
@@ -190,32 +195,32 @@ def bundle(tmp_path_factory):
 
 def test_a_reference_itself_has_distance_zero(bundle):
     found = Predictor(bundle, "cpu").detect(volume(3))
-    assert found["joint"] == "knee" and found["verdict"] == "joint" and found["in_distribution"]
-    assert found["score"] < 1e-4 and found["scores"]["ankle"] > 1 and set(found["scores"]) == {"knee", "ankle"}
+    assert found.joint == "knee" and found.verdict == "joint" and found.in_distribution
+    assert found.score < 1e-4 and found.scores["ankle"] > 1 and set(found.scores) == {"knee", "ankle"}
 
 
 def test_auto_takes_the_detected_joint_and_says_so_first(bundle):
     heard = []
     result = Predictor(bundle, "cpu").segment(
-        volume(3), "auto", progress=lambda fraction, stage: heard.append(stage), detected=heard.append
+        volume(3), "auto", progress=lambda fraction, stage: heard.append(stage), on_detection=heard.append
     )
     first = heard.index("segmenting")
     assert result.domain == "knee" and result.detection == heard[first - 1] and set(heard[: first - 1]) == {"preparing"}
     assert "segmenting" in heard[2:]
-    document = result.to_json(None)
+    document = segment_document(result, None)
     assert document["verdict"] == "joint" and document["detected_joint"] == "knee"
-    assert document["score"] == result.detection["scores"]["knee"]
+    assert document["score"] == result.detection.scores["knee"]
 
 
 def test_a_wrong_joint_is_segmented_with_a_warning(bundle):
     result = Predictor(bundle, "cpu").segment(volume(3), "ankle")
     assert result.domain == "ankle" and "wrong-joint" in [notice.code for notice in result.warnings]
-    document = result.to_json(None)
+    document = segment_document(result, None)
     assert document["detected_joint"] == "knee" and document["score"] == document["scores"]["ankle"]
 
 
 def test_a_domain_without_signatures_has_no_verdict(bundle):
-    document = Predictor(bundle, "cpu").segment(volume(3), "shoulder").to_json(None)
+    document = segment_document(Predictor(bundle, "cpu").segment(volume(3), "shoulder"), None)
     assert document["verdict"] is None and document["scores"] == {} and document["in_distribution"] is None
 
 
@@ -224,7 +229,7 @@ def test_nothing_is_unlike_everything(bundle, array):
     empty = Volume(array.astype(np.float32), volume(0).grid, "empty.nii")
     predictor = Predictor(bundle, "cpu")
     found = predictor.detect(empty)
-    assert found["verdict"] == "unlike" and found["scores"]["knee"] == pytest.approx(2**0.5 / 0.5, abs=1e-3)
+    assert found.verdict == "unlike" and found.scores["knee"] == pytest.approx(2**0.5 / 0.5, abs=1e-3)
     with pytest.raises(Undecided, match="empty.nii: the image is unlike") as caught:
         predictor.segment(empty, "auto")
     assert caught.value.verdict == "unlike" and caught.value.exit_code == 6 and set(caught.value.scores)
@@ -235,7 +240,7 @@ def test_slices_count_once_where_memory_runs_short(bundle, monkeypatch):
     """The second batch fails while the first is still on its way into the sums."""
     monkeypatch.setitem(passes.BATCH_PIXELS, "cpu", 2 * 64 * 64)
     predictor, card = Predictor(bundle, "cpu"), bundle.manifest.domain("knee")
-    expected = predictor.observe(stacks_of(volume(3))(card), card, [LAYER])[LAYER]
+    expected = predictor.observe(stacks_by_domain(volume(3))(card), card, [LAYER])[LAYER]
     network, calls = predictor.network("knee", predictor.device, torch.float32), []
 
     def scarce(images, level):
@@ -247,7 +252,7 @@ def test_slices_count_once_where_memory_runs_short(bundle, monkeypatch):
     short = SimpleNamespace(encoder=network.encoder, encoder_features=scarce)
     monkeypatch.setattr(predictor, "network", lambda *_: short)
     notices = []
-    found = predictor.observe(stacks_of(volume(3))(card), card, [LAYER], notices)[LAYER]
+    found = predictor.observe(stacks_by_domain(volume(3))(card), card, [LAYER], notices)[LAYER]
     assert calls == [2, 2, 1, 1, 1, 1, 1, 1] and [notice.code for notice in notices] == ["memory"]
     assert found.count == expected.count
     np.testing.assert_allclose(found.gram, expected.gram, rtol=1e-5)
@@ -255,7 +260,7 @@ def test_slices_count_once_where_memory_runs_short(bundle, monkeypatch):
 
 def test_seven_exams_are_too_few(tmp_path):
     few = signed_bundle(tmp_path / "few.safetensors", references=7, pooled=False)
-    assert Predictor(few, "cpu").detect(volume(3))["verdict"] is None
+    assert Predictor(few, "cpu").detect(volume(3)).verdict is None
     assert Reference.of(few, few.manifest.domain("knee")) is None
 
 

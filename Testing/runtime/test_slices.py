@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from PedBoneSegLib.errors import BadModel
 from PedBoneSegLib.inference.passes import on_own_pixels
-from PedBoneSegLib.inference.resampling import Line, largest_share, linear_matrix
+from PedBoneSegLib.inference.resampling import SliceAxis, largest_share, linear_matrix
 from PedBoneSegLib.inference.slices import PLANES, SliceSettings, SliceStack, canonical_axes, choose_plane
 
 SETTINGS = SliceSettings(pixel_mm=1.0)
@@ -198,7 +198,7 @@ def test_labels_are_those_that_fill_most_of_a_pixel_whichever_way_an_axis_is_rea
     """Against areas counted on a grid 40 times finer; and read backwards, the same backwards."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, (12, 15)).repeat(3, 0).repeat(3, 1).astype(np.uint8)
-    rows, columns = (Line(n, 1.0, 0, n, n / max(1, round(n / pixel_mm))) for n in labels.shape)
+    rows, columns = (SliceAxis(n, 1.0, 0, n, n / max(1, round(n / pixel_mm))) for n in labels.shape)
     found = largest_share(labels, rows, columns)
     back = largest_share(np.ascontiguousarray(labels[::-1, ::-1]), rows, columns)
     within = tuple(slice(line.pad, line.pad + line.used) for line in (rows, columns))

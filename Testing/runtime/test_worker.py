@@ -382,17 +382,17 @@ def test_many_volumes_without_memory_growth(shared, home):
 def test_stdout_is_clean_though_libraries_print(alone, home):
     child = alone("""
         import ctypes, os
-        from PedBoneSegLib.program import verbs
-        honest = verbs.Session.segment
-        def noisy(self, *args):
+        from PedBoneSegLib.program import worker
+        honest = worker.segment
+        def noisy(*args):
             print("python says")
             os.write(1, b"a descriptor says\\n")
             libc = ctypes.CDLL(None)
             libc.puts(b"C says")
             libc.fflush(None)
             os.system("echo a child says")
-            return honest(self, *args)
-        verbs.Session.segment = noisy
+            return honest(*args)
+        worker.segment = noisy
     """)
     child.send(**request(home, 1, output=str(home / "noisy.nii.gz")))
     assert child.hear(1)[0]["event"] == "done"  # hear() reads every line as JSON
@@ -407,10 +407,10 @@ def test_stdout_is_clean_though_libraries_print(alone, home):
 
 def test_a_bug_is_told_and_logged_without_what_it_says(alone, home):
     child = alone("""
-        from PedBoneSegLib.program import verbs
-        def broken(self, *args):
+        from PedBoneSegLib.program import worker
+        def broken(*args):
             raise KeyError("Doe, Jane")
-        verbs.Session.segment = broken
+        worker.segment = broken
     """)
     answer = child.ask(**request(home, 1))
     assert answer["kind"] == "bug" and "KeyError" in answer["message"]

@@ -22,7 +22,7 @@ from PedBoneSegTraining.models.calibration import (
 from tiny import random_network, tiny_config, tiny_manifest
 
 from PedBoneSegLib.inference.predictor import Predictor
-from PedBoneSegLib.inference.review import LEVELS, plain_doubt
+from PedBoneSegLib.inference.review import LEVELS, uncalibrated_error
 from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.volume import Grid, Volume
 
@@ -180,7 +180,9 @@ def test_without_errors_the_review_hopes_no_more_than_it_saw():
     nothing = np.zeros((1, 20, 20), np.uint8)
     fitted = fit_review([Judged(stack, nothing, nothing, nothing > 0, nothing > 0)])
     assert fitted.table[0, 0] == 0 and fitted.table[2, 0] == pytest.approx(0.5)
-    assert fitted.table[0, 200] == pytest.approx(plain_doubt()[200])  # nobody saw this level: as the network claims
+    assert fitted.table[0, 200] == pytest.approx(
+        uncalibrated_error()[200]
+    )  # nobody saw this level: as the network claims
     assert fitted.table.shape == (3, LEVELS + 1)
 
 

@@ -86,7 +86,7 @@ def test_nine_exams_give_all_of_it(made):
     assert knee.signature["references"] == 9 and knee.signature["layer"] == reference.LAYER
     assert knee.temperature != 1 and knee.note == "" and made.manifest.review["knee"]["exams"] == 9
     result = Predictor(made, "cpu").segment(case("knee", 4).volume, "knee")
-    assert result.review["slices"] and result.detection["scores"]["knee"] <= 1.001
+    assert result.review.slices and result.detection.scores["knee"] <= 1.001
     assert "uncalibrated" not in [notice.code for notice in result.warnings]
 
 
@@ -96,8 +96,8 @@ def test_the_expected_errors_are_those_that_were_made(made):
     for seed in range(9):
         exam = case("knee", seed)
         result = predictor.segment(exam.volume, "knee")
-        expected += sum(each["score"] for each in result.review["slices"])
-        seen = [each["index"] for each in result.review["slices"]]
+        expected += sum(entry.score for entry in result.review.slices)
+        seen = [entry.index for entry in result.review.slices]
         true += int((result.labels != exam.labels)[seen].sum())
     assert expected == pytest.approx(true, rel=0.1)
 
@@ -108,7 +108,7 @@ def test_two_joints_are_told_apart():
     predictor, right = Predictor(draft.bundle(), "cpu"), 0
     for joint in JOINTS:
         for seed in range(20, 24):
-            scores = predictor.detect(case(joint, seed).volume)["scores"]
+            scores = predictor.detect(case(joint, seed).volume).scores
             right += min(scores, key=scores.get) == joint
     assert right >= 7  # random weights, phantoms that differ in brightness: nearly always
 

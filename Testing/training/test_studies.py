@@ -11,6 +11,7 @@ from PedBoneSegTraining.studies import detection, exams, held_out, review, table
 from PedBoneSegTraining.synthesis import ahead
 
 from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.inference.result import ReviewSlice
 from PedBoneSegLib.volume import Grid, Volume
 
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -57,7 +58,7 @@ def test_commands_are_kept_without_folders():
 
 def test_shares_of_wrong_voxels_by_hand():
     wrong = np.array([0, 1, 0, 6, 0, 0, 2, 0, 1, 0])
-    listed = [{"index": index, "score": 2.5} for index in (3, 8, 1, 6)]
+    listed = [ReviewSlice(index, 2.5, 0.0) for index in (3, 8, 1, 6)]
     answer = review.found(listed, wrong)
     assert answer["shares"]["0.1"] == {"model": 0.6, "natural": 0.0, "random": 0.1, "best": 0.6}
     assert answer["shares"]["0.3"] == {"model": 0.8, "natural": 0.1, "random": 0.3, "best": 0.9}

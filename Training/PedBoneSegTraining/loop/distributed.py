@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.inference.predictor import choose_device
+from PedBoneSegLib.inference.devices import choose_device
 
 
 @dataclass(frozen=True)

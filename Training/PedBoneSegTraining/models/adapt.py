@@ -28,7 +28,8 @@ from PedBoneSegLib import __version__
 from PedBoneSegLib.anatomy import Bone, Code, JointTable, joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.formats.names import check_folder
-from PedBoneSegLib.inference.predictor import Predictor, choose_device
+from PedBoneSegLib.inference.devices import choose_device
+from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.inference.slices import SliceSettings
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.manifest import DomainCard, Manifest
@@ -38,7 +39,7 @@ from PedBoneSegLib.network.dsbn import DomainBatchNorm
 from PedBoneSegLib.network.segmenter import Segmenter
 
 from ..configuration import Data, Training
-from ..configuration.extensions import AUGMENTATIONS
+from ..data.augmentation import Augmentation, sample_generator
 from ..data.bank import Bank
 from ..data.dataset import Dataset, load_case, read_dataset, split_cases
 from ..data.source import DatasetSource, Source
@@ -46,7 +47,6 @@ from ..evaluation.evaluate import aligned, labels_of, mean_dice, metrics_of, pla
 from ..loop.schedule import learning_rate
 from ..losses.segmentation import segmentation_loss
 from ..memory import keep_freed_memory
-from ..randomness import generator
 from .export import Draft, Exams, finish
 
 LARGEST_PATCH = 256
@@ -182,14 +182,14 @@ def adapt(
     settings = SliceSettings.from_dict(manifest.domain(like).settings)
     spec = DomainSpec(joint, spec_joint, bones.names)
     network = bundle.network()
-    torch.manual_seed(generator(seed, "adapt", joint).initial_seed())  # a fresh output layer is drawn
+    torch.manual_seed(sample_generator(seed, "adapt", joint).initial_seed())  # a fresh output layer is drawn
     network.add_domain(spec, like)
 
     bank = Bank((load() for load in exams.train), settings, where)
     if not bank.cases:
         raise BadInput(f"{dataset.folder}: no exam has any signal", "check the images")
     patch = tuple(min(LARGEST_PATCH, max(sizes)) for sizes in (bank.rows, bank.columns))
-    source = DatasetSource(joint, bank, AUGMENTATIONS.defaults(), patch, Data().foreground, seed)
+    source = DatasetSource(joint, bank, Augmentation(), patch, Data().foreground, seed)
     options = Training(steps=steps, batch=batch, learning_rate=rate)
     train_domain(network.to(where), joint, source, options, shared_rate, progress)
     network.cpu()

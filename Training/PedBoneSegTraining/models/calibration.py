@@ -14,10 +14,10 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from PedBoneSegLib.inference.passes import Pass, Placing, on_own_pixels
+from PedBoneSegLib.inference.passes import Pass, VolumeWriter, on_own_pixels
 from PedBoneSegLib.inference.postprocess import clean
 from PedBoneSegLib.inference.predictor import Predictor
-from PedBoneSegLib.inference.review import LEVELS, NOT_LOOKED_AT, Calibration, count_levels, plain_doubt
+from PedBoneSegLib.inference.review import LEVELS, NOT_LOOKED_AT, Calibration, count_levels, uncalibrated_error
 from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.models.manifest import DomainCard
 
@@ -174,7 +174,7 @@ def judge(predictor: Predictor, card: DomainCard, case: LoadedCase) -> Judged:
     stack = SliceStack(case.volume, SliceSettings.from_dict(card.settings))
     labels = np.zeros(case.labels.shape, np.uint8, order="F")
     raw = np.full(case.labels.shape, NOT_LOOKED_AT, np.uint8, order="F")
-    with Pass(predictor, card, stack, Placing(stack, labels, None, raw), [], stack.occupied) as run:
+    with Pass(predictor, card, stack, VolumeWriter(stack, labels, None, raw), [], stack.occupied) as run:
         for _ in run:
             pass
     first = labels.copy(order="F")
@@ -191,7 +191,8 @@ def fit_review(exams: Iterable[Judged]) -> Calibration:
         only = np.where(exam.wrong, exam.raw, NOT_LOOKED_AT).astype(np.uint8)
         wrong += count_levels(exam.stack, only, exam.labels, exam.changed).sum(0)
     curves = [
-        rising((wrong[kind] + PRIOR * plain_doubt()) / (voxels[kind] + PRIOR), voxels[kind] + PRIOR) for kind in (0, 1)
+        rising((wrong[kind] + PRIOR * uncalibrated_error()) / (voxels[kind] + PRIOR), voxels[kind] + PRIOR)
+        for kind in (0, 1)
     ]
     changed = (wrong[2].sum() + 1) / (voxels[2].sum() + 2)
     return Calibration(np.stack([*curves, np.full(LEVELS + 1, changed)]), count)

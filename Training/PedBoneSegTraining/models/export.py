@@ -32,16 +32,17 @@ from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.errors import BadModel
 from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.formats.names import check_folder
-from PedBoneSegLib.inference.predictor import Predictor, faster_precisions
+from PedBoneSegLib.inference.devices import faster_precisions
+from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.inference.slices import SliceSettings
 from PedBoneSegLib.models.bundle import Bundle, write_bundle
 from PedBoneSegLib.models.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.segmenter import Segmenter
 
 from ..data.dataset import LoadedCase, load_case
-from ..data.domains import DomainData, open_domains
 from ..evaluation.evaluate import labels_of, metrics_of, plain, score_cases, table_lines
 from ..loop.runfolder import Result, RunFolder
+from ..loop.study import DomainData, open_study
 from .reference import know_itself
 
 SYNTHETIC_EXAMS = 96
@@ -189,7 +190,7 @@ def export_run(
     cohort that no training sees, as its reserve.
     """
     run = RunFolder.open(folder)
-    results, study = list(run.results()), open_domains(run.config)
+    results, study = list(run.results()), open_study(run.config)
     name = _model_name(name or run.config.name)
     output = Path(output) if output else run.path / f"{name}.safetensors"
     check_folder(output.absolute().parent)

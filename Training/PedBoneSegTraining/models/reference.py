@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from PedBoneSegLib.inference.predictor import Predictor, stacks_of
+from PedBoneSegLib.inference.passes import stacks_by_domain
+from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.inference.signature import FEWEST_REFERENCES, Apart, Moments, Whitened, nearest
 
 from ..data.dataset import LoadedCase
@@ -47,7 +48,7 @@ def know_itself(draft: "Draft", layer: int = LAYER, pooled_layer: int | None = P
         samples, kept = [], []
         for load in draft.exams[name].reserved:
             case = load()
-            stacks = stacks_of(case.volume)
+            stacks = stacks_by_domain(case.volume)
             layers = sorted({layer, pooled_layer} - {None})
             own[name].append(predictor.observe(stacks(card_of(name)), card_of(name), layers))
             for other in enough:

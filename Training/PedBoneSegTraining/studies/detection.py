@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from PedBoneSegLib.formats.reading import find_inputs, read_volume
-from PedBoneSegLib.inference.predictor import Pass, Predictor, stacks_of
-from PedBoneSegLib.inference.signature import spread_slices, verdict
+from PedBoneSegLib.inference.detection import decide
+from PedBoneSegLib.inference.passes import Pass, stacks_by_domain
+from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.signature import spread_slices
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
 from PedBoneSegLib.volume import Volume
@@ -77,14 +79,14 @@ def images(args) -> Iterator[tuple[str, str | None, Volume]]:
 
 def look(predictor: Predictor, volume: Volume) -> dict:
     """Everything that any method has to say about a volume."""
-    stacks, parts, doubts = stacks_of(volume), {}, []
+    stacks, parts, doubts = stacks_by_domain(volume), {}, []
     for card in predictor.bundle.manifest.domains:
         if reference := predictor.reference(card):
             moments = predictor.observe(stacks(card), card, reference.layers)
             parts[card.name] = reference.parts(moments)
         doubts.append(doubt(predictor, stacks(card), card))
     scores = {name: max(each.values()) for name, each in parts.items()}
-    found = verdict(scores, predictor.bundle.manifest.domains)
+    detection = decide(scores, predictor.bundle.manifest.domains)
     lowest = {
         key: min((each[key] for each in parts.values() if key in each), default=None)
         for key in ("spectral", "pooled", "apart")
@@ -92,9 +94,9 @@ def look(predictor: Predictor, volume: Volume) -> dict:
     nearest = min(scores, key=scores.__getitem__, default=None)
     return {
         "detected": nearest and predictor.bundle.manifest.domain(nearest).joint,
-        "verdict": found["verdict"],
-        "score": found["score"],
-        "scores": found["scores"],
+        "verdict": detection.verdict,
+        "score": detection.score,
+        "scores": dict(detection.scores),
         "parts": parts,
         **lowest,
         "entropy": min(each[0] for each in doubts),

@@ -4,7 +4,8 @@ hip and elbow, inverted and CT-like images. Any model will do; none of its own s
 
 import numpy as np
 
-from PedBoneSegLib.inference.predictor import Predictor, stacks_of
+from PedBoneSegLib.inference.passes import stacks_by_domain
+from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.inference.signature import Apart, Reference, Whitened
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
@@ -28,7 +29,7 @@ def main() -> None:
     groups: dict[tuple[str, str], list[dict]] = {}
 
     def look(group: str, joint: str, volume) -> None:
-        stacks = stacks_of(volume)
+        stacks = stacks_by_domain(volume)
         seen = {card.name: predictor.observe(stacks(card), card, levels) for card in bundle.manifest.domains}
         groups.setdefault((group, joint), []).append(seen)
 

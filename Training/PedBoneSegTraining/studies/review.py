@@ -2,9 +2,12 @@
 gives, against natural order, random order and the best possible one. On a frozen mix of `held-out`: every exam as it is
 and once degraded (noise, blur, shading, lost slices in turn). Also: expected against true numbers of wrong voxels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from PedBoneSegLib.inference.predictor import Predictor
+from PedBoneSegLib.inference.result import ReviewSlice
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
 
@@ -28,15 +31,15 @@ def main() -> None:
                 result = predictor.segment(one.volume, joint)
                 if result.review is None:
                     parser.error(f"the model's review of the {joint} is not calibrated")
-                wrong = (result.labels != case.labels).sum(tuple({0, 1, 2} - {result.review["axis"]}))
-                exams.append({"exam": case.name, "joint": joint, "kind": kind, **found(result.review["slices"], wrong)})
+                wrong = (result.labels != case.labels).sum(tuple({0, 1, 2} - {result.review.axis}))
+                exams.append({"exam": case.name, "joint": joint, "kind": kind, **found(result.review.slices, wrong)})
     text = f"{summary(exams)}\n\n{expectation(exams)}"
     keep("review", args, {"exams": exams}, text, {"model": bundle})
 
 
-def found(listed: list[dict], wrong: np.ndarray) -> dict:
+def found(listed: Sequence[ReviewSlice], wrong: np.ndarray) -> dict:
     """Shares of the wrong voxels [slices] in the first tenths of the slices, by each order."""
-    order = [each["index"] for each in listed]
+    order = [entry.index for entry in listed]
     order += [index for index in range(len(wrong)) if index not in set(order)]  # never looked at: last
     total, entries = max(1, int(wrong.sum())), {}
     for share in SHARES:
@@ -50,7 +53,7 @@ def found(listed: list[dict], wrong: np.ndarray) -> dict:
     return {
         "shares": entries,
         "wrong": int(wrong.sum()),
-        "expected": sum(each["score"] for each in listed),
+        "expected": sum(entry.score for entry in listed),
         "slices": len(wrong),
     }
 
