@@ -119,7 +119,8 @@ def display_name(bone: Bone | str, side: str | None = None) -> str:
 
 
 def _bone(row: dict[str, str]) -> Bone:
-    color = tuple(int(row.get(f"Color_{channel}") or 128) for channel in "RGB")
+    red, green, blue = (int(row.get(f"Color_{channel}") or 128) for channel in "RGB")
+    color = red, green, blue
     if min(color) < 0 or max(color) > 255:
         raise ValueError(f"the color {color} is not within 0 to 255")
     return Bone(int(row["LabelValue"]), row["Name"].strip(), color, _code(row, "Category"), _code(row, "Type"))

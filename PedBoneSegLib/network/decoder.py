@@ -41,7 +41,7 @@ class DecoderBlock(nn.Module):
         self.attention = AttentionGate(rows, skip_channels, in_channels) if attention and skip_channels else None
         self.convs = DoubleConv(rows, in_channels + skip_channels, out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor | None, size: torch.Size, runs: Runs) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, ...], runs: Runs) -> Tensor:
         enlarged = _enlarge(x, size)
         if skip is not None:
             if self.attention is not None:
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
         )
         self.channels = outputs[-1]
 
-    def forward(self, features: list[Tensor], size: torch.Size, runs: Runs) -> list[Tensor]:
+    def forward(self, features: list[Tensor], size: tuple[int, ...], runs: Runs) -> list[Tensor]:
         """The output of every block, coarse to fine. The last one has the image's `size` (rows, columns)."""
         skips: list[Tensor | None] = list(features[-2::-1])
         skips += [None] * (len(self.blocks) - len(skips))
@@ -77,6 +77,6 @@ class Decoder(nn.Module):
         return outputs
 
 
-def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
+def _enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Doubles the size, without the last row or column where the finer size is odd: pixel i is a copy of i // 2."""
     return F.interpolate(x, size=size, mode="nearest")

@@ -22,6 +22,9 @@ class DomainBatchNorm(nn.Module):
     be changed between passes: with 1/1, 1/2, 1/3 … the running statistics become the plain average over the passes.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, rows: int, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.eps = eps
@@ -46,7 +49,7 @@ class DomainBatchNorm(nn.Module):
                 self.momentum,
                 self.eps,
             )
-            for (row, _), part in zip(runs, x.split(lengths), strict=True)
+            for (row, _), part in zip(runs, torch.split(x, lengths), strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -34,7 +34,7 @@ STAGES = (
 )  # fmt: skip
 # The stages after which the resolution changes (or the encoder ends): their outputs are the features.
 TAPS = (0, 1, 2, 4, 6)
-NORM = {"eps": 1e-3, "momentum": 0.01}
+EPS, MOMENTUM = 1e-3, 0.01  # of the normalization
 
 
 class MBConv(nn.Module):
@@ -53,21 +53,23 @@ class MBConv(nn.Module):
     ) -> None:
         super().__init__()
         inner = in_channels * expansion
-        norm = {"activation": "relu6" if lite else "silu", **NORM}
-        self.expand = None if expansion == 1 else ConvNorm(rows, in_channels, inner, kernel=1, **norm)
-        self.depthwise = ConvNorm(rows, inner, inner, kernel, stride, groups=inner, **norm)
+        activation = "relu6" if lite else "silu"
+        self.expand = None
+        if expansion > 1:
+            self.expand = ConvNorm(rows, in_channels, inner, 1, activation=activation, eps=EPS, momentum=MOMENTUM)
+        self.depthwise = ConvNorm(rows, inner, inner, kernel, stride, inner, activation, EPS, MOMENTUM)
         self.squeeze = self.excite = None
         if not lite:
             squeezed = max(1, in_channels // 4)
             self.squeeze = nn.Conv2d(inner, squeezed, 1)
             self.excite = nn.Conv2d(squeezed, inner, 1)
-        self.project = ConvNorm(rows, inner, out_channels, kernel=1, **{**norm, "activation": ""})
+        self.project = ConvNorm(rows, inner, out_channels, 1, activation="", eps=EPS, momentum=MOMENTUM)
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor, runs: Runs) -> Tensor:
         inner = x if self.expand is None else self.expand(x, runs)
         inner = self.depthwise(inner, runs)
-        if self.squeeze is not None:
+        if self.squeeze is not None and self.excite is not None:
             gate = activate(self.squeeze(inner.mean((2, 3), keepdim=True)), "silu")
             inner = inner * torch.sigmoid(self.excite(gate))
         inner = self.project(inner, runs)
@@ -82,7 +84,8 @@ class EfficientNetEncoder(nn.Module):
         width, depth = SCALING[variant]
         lite = variant.startswith("lite")
         channels = STEM_CHANNELS if lite else _round_channels(STEM_CHANNELS * width)
-        self.stem = ConvNorm(rows, in_channels, channels, stride=2, activation="relu6" if lite else "silu", **NORM)
+        activation = "relu6" if lite else "silu"
+        self.stem = ConvNorm(rows, in_channels, channels, 3, 2, 1, activation, EPS, MOMENTUM)
         self.stages = nn.ModuleList()
         outputs = []
         number = 0  # blocks are numbered through all stages, as in the published weights
@@ -107,7 +110,7 @@ class EfficientNetEncoder(nn.Module):
         x = self.stem(x, runs)
         features = []
         for index, stage in enumerate(self.stages[: TAPS[level] + 1]):
-            for block in stage.values():
+            for block in stage.children():
                 x = block(x, runs)
             if index in TAPS:
                 features.append(x)

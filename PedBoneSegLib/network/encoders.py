@@ -50,6 +50,7 @@ class Encoder(Protocol):
         ...
 
     def modules(self) -> "Iterator[nn.Module]": ...
+    def named_children(self) -> "Iterator[tuple[str, nn.Module]]": ...
 
 
 # Called with the architecture's name, the number of sets of normalization (rows), the image's channels, and the width
@@ -84,7 +85,7 @@ def build_encoder(architecture: str, rows: int, in_channels: int, width: int) ->
 @cache
 def _modules() -> dict[str, str]:
     """For each architecture of a file in this folder, the name of its module."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for statement in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "ARCHITECTURES":

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import DomainSpec
+from .decoder import Decoder
 from .dsbn import ConvNorm, Runs, activate
+from .encoders import Encoder
 from .segmenter import Segmenter
 
 
@@ -17,7 +19,7 @@ class FoldedNetwork(nn.Module):
     The convolutions are stored channels-last, which is fastest on CPUs and GPUs; images may come in either order.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Conv2d, spec: DomainSpec) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, head: nn.Conv2d, spec: DomainSpec) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
@@ -27,7 +29,7 @@ class FoldedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.decode(self.encoder_features(images, len(self.encoder.channels) - 1), images.shape[-2:])
 
-    def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+    def decode(self, features: list[Tensor], size: tuple[int, ...]) -> Tensor:
         """Logits of this size (rows, columns) from all of the encoder's features."""
         return self.head(self.decoder(features, size, ())[-1])
 
@@ -60,7 +62,7 @@ class FoldedConv(nn.Module):
         self.bias = nn.Parameter(shift.to(conv.weight))
 
     def forward(self, x: Tensor, runs: Runs = ()) -> Tensor:
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.stride == 2:
             weight = weight[..., x.shape[-2] % 2 :, x.shape[-1] % 2 :]
         x = F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
@@ -81,13 +83,14 @@ def fold(segmenter: Segmenter, domain: str, temperature: float = 1.0) -> FoldedN
             _fold_blocks(part, row)
         weight, bias = segmenter.head.matrix(domain)
         head = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device=weight.device, dtype=weight.dtype)
-        head.weight.copy_(weight / temperature)
-        head.bias.copy_(bias / temperature)
+        head.weight = nn.Parameter(weight / temperature)
+        head.bias = nn.Parameter(bias / temperature)
     folded = FoldedNetwork(encoder, decoder, head, segmenter.config.domain(domain))
-    return folded.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    folded.eval().requires_grad_(False)
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
 
 
-def _fold_blocks(module: nn.Module, row: int) -> None:
+def _fold_blocks(module: Encoder | nn.Module, row: int) -> None:
     for name, child in module.named_children():
         if isinstance(child, ConvNorm):
             setattr(module, name, FoldedConv(child, row))

@@ -87,8 +87,9 @@ class Segmenter(nn.Module):
         """
         self.config.index(name)
         norms = [module for module in self.modules() if isinstance(module, DomainBatchNorm)]
-        own = norms if self.config.normalization == "domain" else []
-        own = own + [self.head] if self.config.head == "domain" else own
+        own: list[DomainBatchNorm | Head] = [*norms] if self.config.normalization == "domain" else []
+        if self.config.head == "domain":
+            own.append(self.head)
         return [parameter for module in own for parameter in (module.weight, module.bias)]
 
     def shared_parameters(self) -> list[nn.Parameter]:

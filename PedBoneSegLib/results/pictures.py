@@ -6,7 +6,8 @@ import numpy as np
 
 from ..anatomy import JointTable
 from ..files import whole_file
-from ..inference.slices import SliceSettings, SliceStack
+from ..inference.slices import SliceStack
+from ..models.slice_settings import SliceSettings
 from ..volume import Volume
 
 

@@ -51,7 +51,9 @@ class _Camera:
     rays: int
 
     @classmethod
-    def around(cls, boxes: list[tuple[slice, ...]], grid: Grid, direction: tuple, rays: int) -> "_Camera":
+    def around(
+        cls, boxes: list[tuple[slice, ...]], grid: Grid, direction: tuple[float, float, float], rays: int
+    ) -> "_Camera":
         depth = np.array(direction) / np.linalg.norm(direction)
         down = np.array((0.0, 0.0, -1.0)) + depth[2] * depth  # towards the feet, as far as the view allows
         down /= np.linalg.norm(down)

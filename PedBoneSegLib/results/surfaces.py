@@ -1,6 +1,7 @@
 """Surface meshes of bones: closed, smooth, in the patient's space (LPS, mm), for printing and for other software."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def write_surfaces(
     return files
 
 
-def surface(mask: np.ndarray, grid: Grid, offset: tuple[int, int, int] = (0, 0, 0)) -> "vtkPolyData":
+def surface(mask: np.ndarray, grid: Grid, offset: Sequence[int] = (0, 0, 0)) -> "vtkPolyData":
     """The closed surface of a mask [i, j, k] whose first voxel is the grid's voxel `offset`; normals point outward.
 
     A mask that reaches the image's border is closed there.
