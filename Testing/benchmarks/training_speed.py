@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from exam_phantoms import phantom
 from PedBoneSegTraining.configuration import from_dict
-from PedBoneSegTraining.data.augmentation import Augmentation
+from PedBoneSegTraining.configuration.extensions import AUGMENTATIONS, Context
 from PedBoneSegTraining.data.bank import Bank
 from PedBoneSegTraining.data.dataset import LoadedCase
 from PedBoneSegTraining.data.source import DatasetSource
-from PedBoneSegTraining.loop.scheme import stages
-from PedBoneSegTraining.loop.trainer import build_model
-from PedBoneSegTraining.losses import Context
+from PedBoneSegTraining.loop.networks import build_model
+from PedBoneSegTraining.loop.stages import stages
 from PedBoneSegTraining.losses.segmentation import segmentation_loss
 from PedBoneSegTraining.memory import keep_freed_memory
 from torch.utils.data import DataLoader, Dataset
@@ -61,11 +60,17 @@ def ours(options, device: torch.device) -> dict:
         }
     )
     specs = [DomainSpec(joint, joint, joint_table(joint).names) for joint in JOINTS]
-    model = build_model(stages(config)[0], config, specs, None).to(device, memory_format=torch.channels_last)
+    model = build_model(stages(config)[0], config, specs).to(device, memory_format=torch.channels_last)
     patch = config.data.patch
+    settings = SliceSettings(pixel_mm=0.7)
     sources = {
         joint: DatasetSource(
-            joint, Bank(exams(joint, options.size), SliceSettings(pixel_mm=0.7), device), Augmentation(), patch, 0.7, 0
+            joint,
+            Bank(exams(joint, options.size), settings, device),
+            AUGMENTATIONS.defaults(),
+            patch,
+            0.7,
+            0,
         )
         for joint in JOINTS
     }

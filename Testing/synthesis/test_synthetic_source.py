@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PedBoneSegTraining.data.augmentation import Augmentation
+from PedBoneSegTraining.configuration.extensions import AUGMENTATIONS
+from PedBoneSegTraining.data.augmentations.noise import Noise
 from PedBoneSegTraining.synthesis.rendering import RenderSettings
 from PedBoneSegTraining.synthesis.source import Ring, Stack, SyntheticSource
 from scipy import ndimage
@@ -15,11 +16,12 @@ from synthetic_phantom import Phantom
 from PedBoneSegLib.inference.slices import SliceSettings
 
 SETTINGS = SliceSettings(pixel_mm=2.0, context=1)
+EFFECTS = AUGMENTATIONS.defaults()
 CLEAN = RenderSettings().without(*RenderSettings.names())
 
 
 def source(seed=1, **options) -> SyntheticSource:
-    defaults = dict(size=(64, 96), sources=(Phantom(),), ring=Ring(live=4, renewed=0.5), augmentation=Augmentation())
+    defaults = dict(size=(64, 96), sources=(Phantom(),), ring=Ring(live=4, renewed=0.5), augmentation=EFFECTS)
     return SyntheticSource("knee-scanner", "knee", SETTINGS, seed, **defaults | options)
 
 
@@ -86,7 +88,7 @@ def test_old_stacks_are_dropped():
 
 def test_labels_lie_on_their_bones_however_the_sample_is_turned():
     """T1: marrow inside its dark cortex; without faults, what is labelled is a disc with a dark rim."""
-    clean = replace(Augmentation(), gamma_share=0, bias_share=0, noise_share=0, low_resolution_share=0)
+    clean = {name: effect for name, effect in EFFECTS.items() if effect.place == "geometry"}
     made = source(rendering=CLEAN, size=(96, 96), augmentation=clean)
     made.recipe = replace(made.recipe, preset="T1")
     seen = 0
@@ -120,7 +122,7 @@ def test_without_augmentation_a_sample_is_the_slice_around_its_middle():
 
 
 def test_the_configured_augmentation_acts_on_what_is_drawn():
-    plain, flat = source(augmentation=None), source(augmentation=Augmentation(noise=5.0, noise_share=1.0))
+    plain, flat = source(augmentation=None), source(augmentation=EFFECTS | {"noise": Noise(strength=5.0, share=1.0)})
     assert same(source().batch(1, 2), source().batch(1, 2))
     assert float(flat.batch(1, 4).images.std()) > 1.5 * float(plain.batch(1, 4).images.std())
 

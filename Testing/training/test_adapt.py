@@ -7,7 +7,7 @@ import pytest
 import torch
 from block_exams import BONES, block_exam, block_table, write_blocks
 from PedBoneSegTraining.configuration import Training
-from PedBoneSegTraining.data.augmentation import Augmentation
+from PedBoneSegTraining.configuration.extensions import AUGMENTATIONS
 from PedBoneSegTraining.data.bank import Bank
 from PedBoneSegTraining.data.dataset import load_case, read_dataset
 from PedBoneSegTraining.data.source import DatasetSource
@@ -30,7 +30,7 @@ SIGNATURE = {"layer": 1, "threshold": 0.5, "references": 8}
 def source_of(folder, joint, domain):
     dataset = read_dataset(folder, joint=joint, table=block_table(joint))
     bank = Bank([load_case(dataset, case) for case in dataset.cases], SETTINGS, torch.device("cpu"))
-    return DatasetSource(domain, bank, Augmentation(), (64, 64), 0.7, 0)
+    return DatasetSource(domain, bank, AUGMENTATIONS.defaults(), (64, 64), 0.7, 0)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,9 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(lab, tmp_path):
         table_of_dataset(tmp_path, "elbow")
     config = NetworkConfig("unet", (DomainSpec("hock", "hock", BONES),), width=4, normalization="shared")
     network = build_network(config)
-    manifest = Manifest("shared", "1", "", {}, config, (DomainCard("hock", "hock", block_table("hock"), {}),))
+    manifest = Manifest(
+        "shared", "1", "", {}, config, (DomainCard("hock", "hock", block_table("hock"), SETTINGS.to_dict()),)
+    )
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     write_bundle(tmp_path / "shared.safetensors", manifest, tensors)
     with pytest.raises(PedBoneSegError, match="--init"):

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from PedBoneSegTraining.data.source import Batch
-from PedBoneSegTraining.losses import Context
+from PedBoneSegTraining.batch import Batch
+from PedBoneSegTraining.configuration.extensions import Context
 from PedBoneSegTraining.losses.adversarial import Adversarial, AdversarialTerm, Discriminator, adversarial_losses
 
 from PedBoneSegLib.network.config import DomainSpec
@@ -94,7 +94,7 @@ def test_no_image_no_loss_and_a_gradient_of_zero(discriminator):
 
 def test_the_term_is_both_sides_with_the_weight_on_the_networks_own():
     domains = (DomainSpec("knee", "knee", ("femur", "tibia")), DomainSpec("ankle", "ankle", ("talus",)))
-    term = AdversarialTerm(Adversarial(weight=0.25, width=8), domains, None)
+    term = AdversarialTerm(Adversarial(weight=0.25, width=8), domains)
     logits, batches, told, passed = {}, {}, 0.0, 0.0
     for number, domain in enumerate(domains):
         classes = 1 + len(domain.bones)

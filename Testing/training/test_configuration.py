@@ -54,6 +54,12 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(sections, key, neares
         ({"loss": {"prior": {"weight": 0.1}}}, "the shape prior has no model"),
         ({"training": {"prior_steps": 10}}, "a prior that no loss uses"),
         ({"training": {"pretraining_steps": 10}}, "has no pre-training"),
+        ({"training": {"pretraining": "jigsaw"}}, "'jigsaw' is not known"),
+        ({"augmentation": {"gama": {"share": 1.0}}}, "did you mean augmentation.gamma?"),
+        (
+            {"loss": {"segmentation": {"clip": 1.0}}, "training": {"precision": "float16"}},
+            "loss.segmentation.clip does not work with float16",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(sections, words):
@@ -88,14 +94,15 @@ def test_overrides_are_toml_and_a_bare_word_is_a_string(tmp_path):
             "scheme=shared",
             "data.patch=[64, 96]",
             "domains.knee.datasets=['c', 'd']",
-            "augmentation.rotation=5",
+            "augmentation.affine.rotation=5",
         ],
     )
     assert config.name == "my-study"
     assert (config.training.steps, config.scheme, config.data.patch) == (7, "shared", (64, 96))
     assert config.domains["knee"].datasets == ("c", "d")
     assert config.domains["knee"].joint == "knee"
-    assert config.augmentation.rotation == 5.0 and isinstance(config.augmentation.rotation, float)
+    rotation = config.augmentation["affine"].rotation
+    assert rotation == 5.0 and isinstance(rotation, float)
     wrongs = {"training.steps": "KEY=VALUE", "training.stepz=1": "did you mean", "name.x=1": "section"}
     for wrong, words in wrongs.items():
         with pytest.raises(BadInput, match=words):
@@ -113,13 +120,13 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_identity_leaves_out_where_things_lie_and_how_often_they_are_written():
     same = from_dict(study(run={"checkpoint_every": 3, "device": "cpu"}))
     moved = from_dict({**study(), "domains": {"knee": {"datasets": ["/x/a"]}, "ankle": {"datasets": ["/x/b"]}}})
-    other = from_dict(study(augmentation={"gamma": 0.1}))
+    other = from_dict(study(augmentation={"gamma": {"strength": 0.1}}))
     assert same.hash() == moved.hash() == from_dict(study()).hash() != other.hash()
-    assert changes(same.identity(), other.identity()) == ["augmentation.gamma was 0.5, now 0.1"]
+    assert changes(same.identity(), other.identity()) == ["augmentation.gamma.strength was 0.5, now 0.1"]
 
 
 def test_the_resolved_configuration_reads_back_as_itself():
-    config = from_dict(study(slices={"pixel_mm": 0.5}, augmentation={"flips": [0.0, 0.5, 1.0]}))
+    config = from_dict(study(slices={"pixel_mm": 0.5}, augmentation={"flip": {"rows": 1.0}}))
     assert from_dict(config.to_dict()) == config
 
 

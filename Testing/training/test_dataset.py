@@ -7,7 +7,7 @@ import pytest
 from exam_phantoms import describe, phantom, tiny_study, write_dataset, write_volume
 from PedBoneSegTraining.configuration import Data, from_dict
 from PedBoneSegTraining.data.dataset import fingerprint, load_case, read_dataset, split_cases
-from PedBoneSegTraining.loop.study import open_study
+from PedBoneSegTraining.data.domains import open_domains
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
@@ -152,7 +152,7 @@ def test_several_folders_make_one_domain_and_held_out_cases_are_never_seen(origi
     second = write_dataset(tmp_path / "more", "knee", 2, seed=5)
     table = tiny_study({"knee": [original, second]})
     table["domains"]["knee"]["hold_out"] = ["knee_02"]
-    study = open_study(from_dict(table))["knee"]
+    study = open_domains(from_dict(table))["knee"]
     assert [(dataset.folder.name, case.name) for dataset, case in study.cases("train")] == [
         ("Dataset102_Knee", "knee_00"),
         ("Dataset102_Knee", "knee_01"),
@@ -161,7 +161,7 @@ def test_several_folders_make_one_domain_and_held_out_cases_are_never_seen(origi
     ]
     table["domains"]["knee"]["hold_out"] = ["knee_99"]
     with pytest.raises(BadInput, match="knee_99"):
-        open_study(from_dict(table))
+        open_domains(from_dict(table))
 
 
 def test_the_fingerprint_sees_one_changed_byte(folder):

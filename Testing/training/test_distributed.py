@@ -25,21 +25,23 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from PedBoneSegTraining import configuration
-from PedBoneSegTraining.loop.study import open_source, open_study
+from PedBoneSegTraining.data.domains import open_domains
+from PedBoneSegTraining.loop.sources import open_source
 from PedBoneSegTraining.loop.distributed import Ranks
-from PedBoneSegTraining.loop.scheme import stages
-from PedBoneSegTraining.loop.trainer import Trainer, build_model
+from PedBoneSegTraining.loop.stages import stages
+from PedBoneSegTraining.loop.networks import build_model
+from PedBoneSegTraining.loop.trainer import Trainer
 
 config, out = configuration.load(sys.argv[1], sys.argv[3:]), Path(sys.argv[2])
 ranks = Ranks.start("cpu")
-study = open_study(config)
+study = open_domains(config)
 sources = {name: open_source(domain, config, ranks.device, lambda case: None) for name, domain in study.items()}
 stage = stages(config)[0]
-trainer = Trainer(stage, config, build_model(stage, config, [each.spec for each in study.values()], None), sources,
+trainer = Trainer(stage, config, build_model(stage, config, [each.spec for each in study.values()]), sources,
                   out / "run", ranks, {})
 trainer.run()
 state = {f"model.{name}": each for name, each in trainer.model.state_dict().items()}
-for name, parameter in trainer.names.items():
+for name, parameter in trainer.stepper.parameters.items():
     state[f"gradient.{name}"] = trainer.optimizer.state[parameter]["exp_avg"] * 10  # of one step: 0.1 of the gradient
 save_file({name: each.contiguous() for name, each in state.items()}, out / f"rank{ranks.rank}.safetensors")
 del trainer

@@ -15,7 +15,7 @@ from PedBoneSegTraining.loop.distributed import Ranks
 from PedBoneSegTraining.loop.runfolder import RunFolder
 from PedBoneSegTraining.models import export
 from PedBoneSegTraining.program.commands import main
-from PedBoneSegTraining.program.train import train
+from PedBoneSegTraining.program.training_run import train
 
 from PedBoneSegLib.errors import BadModel
 from PedBoneSegLib.inference.predictor import Predictor
@@ -61,7 +61,7 @@ def begun(lab):
     """A draft of the run's network with an exam for each domain."""
     run = RunFolder.open(lab / "run")
     result = next(run.results())
-    study = export.open_study(run.config)
+    study = export.open_domains(run.config)
     exams = {name: export.exams_of(domain, run.config.seed) for name, domain in study.items()}
     tables = {name: domain.table for name, domain in study.items()}
     return export.draft(result.network, tables, run.config.slices, exams, name="x")

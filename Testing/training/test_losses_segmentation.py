@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.losses import DiceLoss
-from PedBoneSegTraining.data.source import Batch
-from PedBoneSegTraining.losses import Context
+from PedBoneSegTraining.batch import Batch
+from PedBoneSegTraining.configuration.extensions import Context
 from PedBoneSegTraining.losses.segmentation import Segmentation, SegmentationTerm, segmentation_loss
 
 from PedBoneSegLib.network.segmenter import Output
@@ -125,7 +125,7 @@ def test_the_term_is_the_mean_over_domains_with_its_weights():
     for seed, name in enumerate(("knee", "ankle", "shoulder")):
         logits[name], labels, known = random_case(seed)
         batches[name] = Batch(name, torch.zeros(3, 1, 5, 6), labels, known, ["a", "b", "c"])
-    term = SegmentationTerm(Segmentation(weight=2.0, cross_entropy=0.5, dice=3.0), (), None)
+    term = SegmentationTerm(Segmentation(weight=2.0, cross_entropy=0.5, dice=3.0))
     parts = [segmentation_loss(logits[name], batch.labels, batch.known) for name, batch in batches.items()]
     expected = 2.0 * sum(0.5 * entropy + 3.0 * dice for entropy, dice in parts) / 3
     context = Context(0, 1)

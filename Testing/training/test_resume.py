@@ -14,7 +14,7 @@ from PedBoneSegTraining.configuration import from_dict
 from PedBoneSegTraining.loop import checkpoint
 from PedBoneSegTraining.loop.distributed import Ranks
 from PedBoneSegTraining.loop.runfolder import RunFolder
-from PedBoneSegTraining.program.train import train
+from PedBoneSegTraining.program.training_run import train
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.models.bundle import Bundle
@@ -109,10 +109,14 @@ def test_more_steps_for_a_finished_run_are_the_one_change_allowed(folders, tmp_p
 
 def test_a_changed_configuration_is_refused_with_the_key(folders, tmp_path):
     table = begun(folders, tmp_path)
-    for section, key, value in (("training", "batch", 3), ("augmentation", "gamma", 0.0), ("network", "width", 4)):
-        changed = {**table, section: {**table.get(section, {}), key: value}}
-        with pytest.raises(BadInput, match=rf"{section}\.{key} was .*, now {value}"):
-            train(from_dict(changed), tmp_path, ALONE)
+    changes = {
+        r"training\.batch was 2, now 3": {"training": {**table["training"], "batch": 3}},
+        r"network\.width was 8, now 4": {"network": {**table["network"], "width": 4}},
+        r"augmentation\.gamma\.share was 0\.5, now 0\.0": {"augmentation": {"gamma": {"share": 0.0}}},
+    }
+    for words, changed in changes.items():
+        with pytest.raises(BadInput, match=words):
+            train(from_dict({**table, **changed}), tmp_path, ALONE)
     changed = {**table, "run": {**table["run"], "log_every": 2}}
     train(from_dict(changed), tmp_path, ALONE)  # where and how often things are written may change
 

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from PedBoneSegTraining.data.source import Batch
-from PedBoneSegTraining.losses import Context
+from PedBoneSegTraining.batch import Batch
+from PedBoneSegTraining.configuration.extensions import Context
 from PedBoneSegTraining.losses.shape_prior import (
     PriorTerm,
     ShapeAutoencoder,
@@ -67,7 +67,7 @@ def trained():
         optimizer.step()
         history.append(loss.item())
     assert history[-1] < 0.15 * history[0]
-    return PriorTerm(ShapePrior(weight=1.0), DOMAINS, None, model).autoencoder
+    return PriorTerm(ShapePrior(weight=1.0), model).autoencoder
 
 
 def test_it_learns_to_reproduce_masks_it_never_saw(trained):
@@ -141,7 +141,7 @@ def test_a_worse_mask_has_a_larger_distance(trained):
 
 
 def test_frozen_means_frozen(trained):
-    term = PriorTerm(ShapePrior(weight=0.5), DOMAINS, None, copy.deepcopy(trained))
+    term = PriorTerm(ShapePrior(weight=0.5), copy.deepcopy(trained))
     before = {name: tensor.clone() for name, tensor in term.state_dict().items()}
     term.train()
     batches = batches_at(3, count=2)

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from exam_phantoms import tiny_study, write_dataset
+from PedBoneSegTraining.batch import Batch
 from PedBoneSegTraining.configuration import Training, from_dict
-from PedBoneSegTraining.data.source import Batch
+from PedBoneSegTraining.data.domains import open_domains
 from PedBoneSegTraining.loop import checkpoint
 from PedBoneSegTraining.loop.distributed import Ranks
+from PedBoneSegTraining.loop.networks import build_model
 from PedBoneSegTraining.loop.runfolder import RunFolder
 from PedBoneSegTraining.loop.schedule import averaging, learning_rate
-from PedBoneSegTraining.loop.scheme import stages
-from PedBoneSegTraining.loop.study import open_source, open_study
-from PedBoneSegTraining.loop.trainer import Trainer, build_model
-from PedBoneSegTraining.program.train import train
+from PedBoneSegTraining.loop.sources import open_source
+from PedBoneSegTraining.loop.stages import stages
+from PedBoneSegTraining.loop.trainer import Trainer
+from PedBoneSegTraining.program.training_run import train
 
 from PedBoneSegLib.errors import BadInput
 
@@ -33,10 +35,10 @@ def folders(tmp_path_factory):
 def trainer(table: dict, folder: Path, wrap=lambda source: source, validate=None) -> Trainer:
     """The trainer of a study's first stage; `wrap` may spoil its sources."""
     config = from_dict(table)
-    study = open_study(config)
+    study = open_domains(config)
     sources = {name: wrap(open_source(domain, config, CPU, lambda case: None)) for name, domain in study.items()}
     stage = stages(config)[0]
-    model = build_model(stage, config, [domain.spec for domain in study.values()], None)
+    model = build_model(stage, config, [domain.spec for domain in study.values()])
     return Trainer(stage, config, model, sources, folder, ALONE, {}, validate)
 
 
@@ -70,7 +72,11 @@ def test_one_network_learns_two_joints_and_the_log_tells_it(folders, tmp_path):
         training={"steps": 260, "batch": 4, "average": 0.9, "learning_rate": 2e-2},
         run={"picture_every": 130, "log_every": 20, "checkpoint_every": 200},
         network={"width": 12},
-        augmentation={"rotation": 10, "scale": 0.1, "elastic": 0.0, "low_resolution": 1.0},
+        augmentation={
+            "affine": {"rotation": 10, "scale": 0.1},
+            "elastic": {"share": 0.0},
+            "low_resolution": {"share": 0.0},
+        },
     )
     train(from_dict(table), tmp_path, ALONE)
     logged = lines(tmp_path / "multi-domain")
@@ -108,7 +114,7 @@ def test_unlabelled_bones_reach_the_loss_as_unknown(tmp_path):
     folder = write_dataset(tmp_path / "knee", "knee", 1, ours={"unlabelled": {"knee_00": ["patella"]}})
     one = trainer(tiny_study({"knee": [folder]}), tmp_path / "run")
     batch = one.sources["knee"].batch(0, 2)
-    names = ["background", *open_study(one.config)["knee"].table.names]
+    names = ["background", *open_domains(one.config)["knee"].table.names]
     assert [name for name, known in zip(names, batch.known[1].tolist(), strict=True) if not known] == ["patella"]
     one.run()
     assert all(math.isfinite(line["loss"]) for line in lines(tmp_path / "run"))

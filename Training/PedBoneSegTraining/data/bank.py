@@ -73,9 +73,9 @@ class Bank:
         self._offsets = torch.tensor(np.array(offsets), dtype=torch.int64, device=device)
         self._fill = torch.tensor(fill, dtype=torch.float32, device=device)
 
-    @property
-    def megabytes(self) -> float:
-        return (2 * self.images.numel() + self.labels.numel()) / 2**20
+    def shape(self, stack: int) -> tuple[int, int]:
+        """Rows and columns of a stack's slices."""
+        return self.rows[stack], self.columns[stack]
 
     def read(self, stacks: Tensor, slices: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         """Images float32 [n, C, rows, columns] (linear) and labels int64 [n, rows, columns] (nearest).

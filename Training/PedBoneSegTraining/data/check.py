@@ -18,6 +18,7 @@ from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.formats.reading import read_volume
 
 from .dataset import Case, Dataset, grid_difference, read_dataset
+from .domains import read_table
 
 # Where one bone lies from another, whatever the pose: (bone, world axis, sense, other). LPS: +1 posterior, +2 superior.
 POSITIONS = {
@@ -78,8 +79,6 @@ def check(folders: list[Path], joint: str = "", table: str = "") -> tuple[list[F
         try:
             chosen = None
             if table:
-                from ..loop.study import read_table
-
                 chosen = read_table(joint, table)
             dataset = read_dataset(folder, joint, table=chosen)
         except BadInput as error:

@@ -1,33 +1,16 @@
-"""What a training step eats, and the one question asked of whatever provides it."""
+"""Where the samples of a training step come from."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import torch
 
-from .augmentation import Augmentation, Draws, change_intensities, coordinates, mirror_slices, sample_generator
+from ..batch import Batch
+from ..randomness import Draws, uniform
+from .augmentations import Effects, change_intensities, coordinates
 from .bank import Bank
 
-
-@dataclass
-class Batch:
-    """Samples of one domain.
-
-    images: float [n, C, H, W], normalized by the runtime's own function
-    labels: int64 [n, H, W], 0 background, else the *position* of the bone in the domain's table, from 1
-    known:  bool [n, 1 + bones]; False: nobody drew this bone in this case, so its pixels hide in the background and
-            must not be learnt as such. Channel 0 is always True
-    cases:  a name per sample, for messages
-    """
-
-    domain: str
-    images: torch.Tensor
-    labels: torch.Tensor
-    known: torch.Tensor
-    cases: list[str]
-
-    def __len__(self) -> int:
-        return len(self.cases)
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -46,7 +29,7 @@ class DatasetSource:
     stack, a slice (with bone, in a share of the samples) and the patch, anywhere in a slice that is larger."""
 
     def __init__(
-        self, domain: str, bank: Bank, augmentation: Augmentation, patch: tuple[int, int], foreground: float, seed: int
+        self, domain: str, bank: Bank, augmentation: Effects, patch: tuple[int, int], foreground: float, seed: int
     ) -> None:
         self.domain = domain
         self.bank = bank
@@ -57,23 +40,25 @@ class DatasetSource:
 
     def batch(self, step: int, count: int) -> Batch:
         bank, device = self.bank, self.bank.images.device
-        generators = [sample_generator(self.seed, self.domain, step, sample) for sample in range(count)]
-        draws = Draws.of(generators, device)
+        keys = [(self.seed, self.domain, step, sample) for sample in range(count)]
         cases, stacks, slices, centers = [], [], [], []
-        for u in draws.uniform[:, :6].tolist():
-            case = _pick(u[0], range(len(bank.cases)))
-            stack = _pick(u[1], bank.of_case[case])
-            bony = u[2] < self.foreground and len(bank.with_bone[stack])
-            slices.append(int(_pick(u[3], bank.with_bone[stack] if bony else bank.occupied[stack])))
+        for key in keys:
+            case = _pick(range(len(bank.cases)), *key, "case")
+            stack = _pick(bank.of_case[case], *key, "stack")
+            bony = uniform(*key, "foreground") < self.foreground and len(bank.with_bone[stack])
+            slices.append(int(_pick(bank.with_bone[stack] if bony else bank.occupied[stack], *key, "slice")))
             cases.append(case)
             stacks.append(stack)
-            sizes = zip((bank.rows[stack], bank.columns[stack]), self.patch, u[4:6], strict=True)
-            centers.append([(size - 1) / 2 + (v - 0.5) * max(0, size - patch) for size, patch, v in sizes])
-        body = torch.tensor([(bank.rows[stack], bank.columns[stack]) for stack in stacks])
-        where = coordinates(draws, self.augmentation, self.patch, body)
+            center = []
+            for axis, size, patch in zip(("row", "column"), bank.shape(stack), self.patch, strict=True):
+                center.append((size - 1) / 2 + (uniform(*key, axis) - 0.5) * max(0, size - patch))
+            centers.append(center)
+        draws = Draws(keys, device)
+        body = torch.tensor([bank.shape(stack) for stack in stacks])
+        where = coordinates(self.augmentation, draws, self.patch, body)
         where = where + torch.tensor(centers, device=device)[:, :, None, None]
         images, labels = bank.read(torch.tensor(stacks, device=device), torch.tensor(slices, device=device), where)
-        images = change_intensities(mirror_slices(images, draws, self.augmentation), draws, self.augmentation)
+        images = change_intensities(self.augmentation, draws, images)
         return Batch(self.domain, images, labels, bank.known[cases], [bank.cases[case] for case in cases])
 
 
@@ -99,10 +84,10 @@ class MixedSource:
                 batches.append(source.batch(step, own))
         return Batch(
             self.domain,
-            *(torch.cat([getattr(each, name) for each in batches]) for name in ("images", "labels", "known")),
-            [case for each in batches for case in each.cases],
+            *(torch.cat([getattr(batch, name) for batch in batches]) for name in ("images", "labels", "known")),
+            [case for batch in batches for case in batch.cases],
         )
 
 
-def _pick(u: float, choices):
-    return choices[min(int(u * len(choices)), len(choices) - 1)]
+def _pick(choices: Sequence[T], *key: object) -> T:
+    return choices[int(uniform(*key) * len(choices))]

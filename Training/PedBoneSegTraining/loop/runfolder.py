@@ -20,13 +20,15 @@ import torch
 import PedBoneSegLib
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import sweep_partials, whole_file
-from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
-from PedBoneSegLib.network.segmenter import Segmenter, build_network
+from PedBoneSegLib.network.config import DomainSpec
+from PedBoneSegLib.network.segmenter import Segmenter
 
 from ..configuration import Configuration, changes, flat, from_dict
+from ..configuration.extensions import Stage
+from ..data.domains import read_table
 from . import checkpoint
-from .scheme import Stage, stages
-from .study import read_table
+from .networks import network_of
+from .stages import NetworkStage, stages
 
 STEPS = "training.steps"
 
@@ -36,7 +38,7 @@ class Result:
     """One of a run's networks, with the weights that are to be used: averaged where the run averages, selected where it
     selects, else those of the final step."""
 
-    stage: Stage
+    stage: NetworkStage
     network: Segmenter
     step: int
     selected: bool
@@ -87,7 +89,7 @@ class RunFolder:
                 old[STEPS] = new[STEPS]
             if differs := changes(old, new):
                 raise BadInput(f"{self.path} is a run of another configuration: {'; '.join(differs[:3])}", remedy)
-            if differs := changes(_plain(self.data), _plain(data)):
+            if differs := changes(_by_folder(self.data), _by_folder(data)):
                 names = "; ".join(line.partition(" was ")[0] for line in differs[:3])
                 raise BadInput(f"{self.path} is a run on other data: {names} changed", remedy)
             if self.about["start"] != start:
@@ -109,7 +111,8 @@ class RunFolder:
         """Whether nothing is left to do. What others start from is not trained further when the run is given more
         steps."""
         found = checkpoint.newest(self.stage(stage) / "checkpoints", lambda text: None)
-        return bool(found and found.facts["finished"] and (not stage.result or found.facts["step"] >= stage.steps))
+        further = isinstance(stage, NetworkStage) and stage.result
+        return bool(found and found.facts["finished"] and (not further or found.facts["step"] >= stage.steps))
 
     def specs(self, stage: Stage) -> tuple[DomainSpec, ...]:
         config = self.config
@@ -123,33 +126,23 @@ class RunFolder:
             raise BadInput(f"{self.path}: {stage.name} is not finished", "give the same train command again")
         return found
 
-    def network(self, stage: Stage) -> Result:
+    def network(self, stage: NetworkStage) -> Result:
         """The stage's network on the CPU, in evaluation mode."""
         found, config = self.state(stage), self.config
-        network = build_network(
-            NetworkConfig(
-                config.network.architecture,
-                self.specs(stage),
-                config.network.decoder,
-                config.slices.channels,
-                stage.normalization,
-                stage.head,
-                config.network.width,
-            )
-        )
+        network = network_of(stage, config, self.specs(stage))
         step, best = found.facts["step"], found.facts["best"]
         if best:
             step = best["step"]
             tensors = checkpoint.load(self.stage(stage) / "selected" / best["file"]).tensors
         else:
             tensors = found.part("average") or found.part("model.network")
-        network.load_state_dict({name: each.float() for name, each in tensors.items()})
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         return Result(stage, network.eval(), step, bool(best))
 
     def results(self) -> Iterator[Result]:
         """The networks that the run is for: one, or one a domain."""
         for stage in stages(self.config):
-            if stage.result:
+            if isinstance(stage, NetworkStage) and stage.result:
                 yield self.network(stage)
 
     def _read(self, name: str) -> dict:
@@ -175,9 +168,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def _plain(data: dict) -> dict:
+def _by_folder(data: dict) -> dict:
     """Flat, with lists of data sets keyed by folder."""
-    return flat({name: {each["folder"]: each for each in datasets} for name, datasets in data.items()})
+    return flat({name: {dataset["folder"]: dataset for dataset in datasets} for name, datasets in data.items()})
 
 
 def _hash(content) -> str:

@@ -1,85 +1,35 @@
-"""The training loop, and what it trains.
+"""The training of one stage, from its first step or its last checkpoint to its end.
 
-A step draws one sub-batch of every domain, runs the convolutions once over all of them, adds the terms of the loss and
-goes backward once. Everything random is a function of (seed, step, sample), the learning rate one of the step: a run
-that was killed goes on from its last checkpoint as if nothing had happened.
+A step draws one batch of every domain, runs the convolutions once over all of them, adds the terms of the loss and goes
+backward once. Everything random is a function of (seed, step, sample), the learning rate one of the step: a run that
+was killed goes on from its last checkpoint as if nothing had happened.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.network.config import NetworkConfig
 from PedBoneSegLib.network.segmenter import Segmenter, build_network
 
-from ..data.augmentation import sample_generator
+from ..configuration.extensions import Batches, Context, Stage
+from ..configuration.sections import Configuration
 from ..data.source import Source
-from ..losses import Context
-from ..losses.adversarial import AdversarialTerm
-from ..losses.contrastive import ContrastiveTerm
-from ..losses.segmentation import SegmentationTerm
-from ..losses.shape_prior import PriorTerm, ShapeAutoencoder
-from ..memory import keep_freed_memory
 from . import checkpoint
 from .distributed import Ranks
+from .networks import NetworkWithLoss
 from .runlog import RunLog
-from .schedule import averaging, learning_rate
+from .schedule import averaging
+from .step import Stepper
 
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class SegmenterModel(nn.Module):
-    """A network and the terms of its loss; `model(batches, context)` → the loss."""
-
-    def __init__(self, network: Segmenter, terms: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.network = network
-        self.terms = nn.ModuleDict(terms)
-
-    def forward(self, batches, context):
-        images = torch.cat([batch.images for batch in batches.values()])
-        domains = [name for name, batch in batches.items() for _ in batch.cases]
-        output = self.network(images.contiguous(memory_format=torch.channels_last), domains)
-        return sum(term(output, batches, context) for term in self.terms.values())
-
-
-def build_model(stage, config, specs, autoencoder: ShapeAutoencoder | None) -> nn.Module:
-    """What the stage trains, with weights that are a function of the seed and the stage's name."""
-    torch.manual_seed(sample_generator(config.seed, "weights", stage.name).initial_seed())
-    if stage.kind == "prior":
-        return ShapeAutoencoder(config.loss.prior, specs)
-    network = build_network(
-        NetworkConfig(
-            config.network.architecture,
-            tuple(specs),
-            config.network.decoder,
-            config.slices.channels,
-            stage.normalization,
-            stage.head,
-            config.network.width,
-        )
-    )
-    with torch.no_grad():
-        blank = torch.zeros(len(specs), config.slices.channels, *config.data.patch)
-        example = network.eval()(blank, [spec.name for spec in specs])
-    network.train()
-    loss, terms = config.loss, {}
-    if loss.segmentation.weight:
-        terms["segmentation"] = SegmentationTerm(loss.segmentation, specs, example)
-    if loss.contrastive.weight and len(specs) > 1:
-        terms["contrastive"] = ContrastiveTerm(loss.contrastive, specs, example)
-    if loss.prior.weight:
-        terms["prior"] = PriorTerm(loss.prior, specs, example, autoencoder)
-    if loss.adversarial.weight:
-        terms["adversarial"] = AdversarialTerm(loss.adversarial, specs, example)
-    return SegmenterModel(network, terms)
+Validate = Callable[[Segmenter, int], dict[str, float]]
 
 
 class Trainer:
-    """One stage's training: `run()` brings it to its last step, from wherever its folder says that it stands.
+    """One stage's training; `run()` brings it to its last step.
 
     `facts` are the hashes that a checkpoint must share with this run; `validate(network, step)`, called by all ranks,
     gives numbers for the log, among them "selection" where the configuration asks for it.
@@ -87,76 +37,53 @@ class Trainer:
 
     def __init__(
         self,
-        stage,
-        config,
+        stage: Stage,
+        config: Configuration,
         model: nn.Module,
         sources: dict[str, Source],
         folder: Path,
         ranks: Ranks,
-        facts: dict,
-        validate: Callable[[Segmenter, int], dict[str, float]] | None = None,
+        facts: dict[str, Any],
+        validate: Validate | None = None,
     ) -> None:
         self.stage, self.settings, self.options, self.config = stage, config.training, config.run, config
         self.sources, self.folder, self.ranks, self.facts, self.validate = sources, folder, ranks, facts, validate
-        self.kind = _precision(self.settings.precision, ranks.device)
-        self.model = model.to(ranks.device, torch.float64 if self.kind == torch.float64 else torch.float32)
-        self.model.to(memory_format=torch.channels_last)
-        self.names = {name: each for name, each in self.model.named_parameters() if each.requires_grad}
-        decayed = [each for each in self.names.values() if each.dim() > 2]  # convolutions: no normalization, no bias
-        others = [each for each in self.names.values() if each.dim() <= 2]
-        decay = self.settings.weight_decay
-        groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0)
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.kind == torch.float16)
-        self.average = {}
+        self.model = model
+        self.stepper = Stepper(model, config.training, ranks)
+        self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
+        self.average: dict[str, Tensor] = {}
         if self.settings.average:
-            self.average = {name: each.clone() for name, each in self._averaged().items()}
-        self.step, self.best = 0, None  # best: {"step", "score", "file"} of the selection
-        self._unchecked: list[tuple[int, torch.Tensor]] = []
+            self.average = {name: tensor.clone() for name, tensor in self._averaged().items()}
+        self.step = 0
+        self.best: dict[str, Any] | None = None  # {"step", "score", "file"} of the selection
+        self._unchecked: list[tuple[int, Tensor]] = []  # steps whose loss and gradient may not be finite
 
     def run(self) -> None:
         stage, settings, ranks = self.stage, self.settings, self.ranks
-        own = ranks.own(settings.micro_batches)
-        say = print if ranks.first else lambda text: None
-        self._restore(say)
-        keep_freed_memory()
-        model = ranks.wrap(self.model.train())
+        ranks.own(settings.micro_batches)  # complains before anything is done
+        self._restore(print if ranks.first else lambda text: None)
         if self.options.compile and hasattr(self.model, "network"):
             self.model.network.compile()
         log = RunLog(self.folder, stage.name, self.step, stage.steps) if ranks.first else None
         while self.step < stage.steps:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, stage.steps, settings)
-            context, loss = Context(self.step, stage.steps), 0.0
-            for number in own:
-                batches = self._batches(number)
-                with ranks.quiet(model, last=number == own[-1]):
-                    with torch.autocast(ranks.device.type, self.kind, enabled=self.kind.itemsize == 2):
-                        part = model(batches, context) / len(own)
-                    self.scaler.scale(part).backward()
-                loss = loss + part.detach()
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.names.values(), settings.clip or torch.inf)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
-            ranks.average_statistics(self.model)
+            done = self.stepper.take(self.step, stage.steps, self._batches)
             self._update_average()
             # A float16 gradient may overflow now and then: the scaler skips such a step. Anything else is an end.
-            self._unchecked.append((self.step, loss if self.kind == torch.float16 else loss + 0 * norm))
+            half = self.stepper.format == torch.float16
+            self._unchecked.append((self.step, done.loss if half else done.loss + 0 * done.norm))
             self.step += 1
             last = self.step == stage.steps
-            looked = self.validate is not None and self._is_due(settings.validate_every, last)
-            due = looked or self._is_due(self.options.checkpoint_every, last)
-            if due or self.step % self.options.log_every == 0:
-                context.log("loss", loss)
-                context.log("gradient", norm)
-                self._check(self._log(log, context))
+            validated = self.validate is not None and self._is_due(settings.validate_every, last)
+            saved = validated or self._is_due(self.options.checkpoint_every, last)
+            if saved or self.step % self.options.log_every == 0:
+                done.context.log("loss", done.loss)
+                done.context.log("gradient", done.norm)
+                self._check(self._log(log, done.context))
             if self._is_due(self.options.picture_every, last):
-                self._draw(log, batches)
-            if looked:
+                self._draw(log, done.batches)
+            if validated:
                 self._validate(log)
-            if due and ranks.first:
+            if saved and ranks.first:
                 self._save()
             if log:
                 log.advance()
@@ -165,19 +92,15 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------ a step's parts
 
-    def _batches(self, number: int):
-        """One sub-batch of every domain; `number` counts the step's micro-batches over all ranks."""
+    def _batches(self, number: int) -> Batches:
+        """A batch of every domain; `number` counts the step's micro-batches over all ranks."""
         draw = self.step * self.settings.micro_batches + number
-        batches = {name: self.sources[name].batch(draw, self.settings.batch) for name in self.stage.domains}
-        if self.kind == torch.float64:
-            for batch in batches.values():
-                batch.images = batch.images.double()
-        return batches
+        return {name: self.sources[name].batch(draw, self.settings.batch) for name in self.stage.domains}
 
     def _averaged(self) -> dict[str, torch.Tensor]:
         """The network's weights and statistics, by name: what an average is made of, and what is exported."""
         network = getattr(self.model, "network", self.model)
-        return {name: each for name, each in network.state_dict().items() if each.is_floating_point()}
+        return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -187,14 +110,14 @@ class Trainer:
 
     def _log(self, log: RunLog | None, context: Context) -> bool:
         """Writes the step's numbers; False where one of the steps since the last time was not finite."""
-        names, values = list(context.values), [each.float().reshape(()) for each in context.values.values()]
-        steps = torch.stack([each.double().reshape(()) for _, each in self._unchecked])
+        names, values = list(context.values), [value.float().reshape(()) for value in context.values.values()]
+        steps = torch.stack([value.double().reshape(()) for _, value in self._unchecked])
         together = self.ranks.mean(torch.cat([torch.stack(values).double(), steps])).cpu()
         if log:
-            numbers = {name: round(float(each), 6) for name, each in zip(names, together, strict=False)}
-            log.write(self.step, numbers | {"rate": self.optimizer.param_groups[0]["lr"]})
+            numbers = {name: round(float(value), 6) for name, value in zip(names, together, strict=False)}
+            log.write(self.step, numbers | {"rate": self.stepper.rate})
         finite = together[len(names) :].isfinite()
-        self._unchecked = [each for each, good in zip(self._unchecked, finite, strict=True) if not good][:1]
+        self._unchecked = [step for step, good in zip(self._unchecked, finite, strict=True) if not good][:1]
         return not self._unchecked
 
     def _check(self, finite: bool) -> None:
@@ -221,42 +144,44 @@ class Trainer:
     def _is_due(self, every: int, last: bool) -> bool:
         return last or bool(every) and self.step % every == 0
 
-    # -------------------------------------------------------------------------------------- looking at what is there
+    # ------------------------------------------------------------------------------------------ results on the way
 
     def result(self) -> Segmenter:
         """A copy of the network as it would be exported now, in evaluation mode."""
+        assert isinstance(self.model, NetworkWithLoss)
         network = build_network(self.model.network.config).to(self.ranks.device)
-        network.load_state_dict({name: each.float() for name, each in (self.average or self._averaged()).items()})
+        network.load_state_dict({name: tensor.float() for name, tensor in (self.average or self._averaged()).items()})
         return network.eval()
 
     @torch.no_grad()
-    def _draw(self, log: RunLog | None, batches) -> None:
-        if not log or not self.options.picture_every or self.stage.kind != "segmenter":
+    def _draw(self, log: RunLog | None, batches: Batches) -> None:
+        if not log or not self.options.picture_every or not isinstance(self.model, NetworkWithLoss):
             return
         network = self.result()
         for name, batch in batches.items():
             images = batch.images[:4].float()
-            found = network(images, [name] * len(images)).logits[name].argmax(1)
-            log.picture(self.step, name, images[:, images.shape[1] // 2], batch.labels[:4], found)
+            predicted = network(images, [name] * len(images)).logits[name].argmax(1)
+            log.picture(self.step, name, images[:, images.shape[1] // 2], batch.labels[:4], predicted)
 
     def _validate(self, log: RunLog | None) -> None:
+        assert self.validate is not None
         values = self.validate(self.result(), self.step)
         score = values.get("selection")
         if log:
             log.write(self.step, values)
             log.say(f"{self.stage.name}, step {self.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             if score is not None and (self.best is None or score > self.best["score"]):
-                tensors = {name: each for name, each in self.result().state_dict().items()}
+                tensors = dict(self.result().state_dict())
                 path = checkpoint.save(self.folder / "selected", self.step, tensors, {"score": score}, keep=2)
                 self.best = {"step": self.step, "score": score, "file": path.name}
 
     # ----------------------------------------------------------------------------------------------------- the disk
 
     def _save(self) -> None:
-        tensors = {f"model.{name}": each for name, each in self.model.state_dict().items()}
-        tensors |= {f"average.{name}": each for name, each in self.average.items()}
-        for name, parameter in self.names.items():
-            tensors |= {f"optimizer.{name}.{key}": each for key, each in self.optimizer.state[parameter].items()}
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        for name, parameter in self.stepper.parameters.items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         facts = self.facts | {
             "stage": self.stage.name,
             "step": self.step,
@@ -278,21 +203,14 @@ class Trainer:
             if found.facts.get(key) != value:
                 raise BadInput(f"{path} belongs to another {key}", "choose another folder with -o")
         self.model.load_state_dict(found.part("model"))
-        for name, parameter in self.names.items():
+        for name, parameter in self.stepper.parameters.items():
             state = found.part(f"optimizer.{name}")
             self.optimizer.state[parameter] = {
-                key: each if key == "step" else each.to(parameter.device) for key, each in state.items()
+                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
             }
-        for name, each in found.part("average").items():
-            self.average[name].copy_(each)
+        for name, tensor in found.part("average").items():
+            self.average[name].copy_(tensor)
         if found.facts["scaler"]:
             self.scaler.load_state_dict(found.facts["scaler"])
         self.step, self.best = found.facts["step"], found.facts["best"]
         say(f"{self.stage.name}: resumed at step {self.step} of {self.stage.steps}")
-
-
-def _precision(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if fast else torch.float32
-    return PRECISIONS[name]

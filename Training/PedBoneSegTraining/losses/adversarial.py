@@ -14,6 +14,7 @@ rest (strided convolutions without normalization, whose statistics would tell th
 patches, one logit per 64×64 pixels or so. Images with an unlabelled bone have no reference mask and take no part.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +22,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from . import Term
+from PedBoneSegLib.network.config import DomainSpec
+from PedBoneSegLib.network.segmenter import Output
+
+from ..configuration.extensions import LOSS_TERMS, Batches, Context, LossTerm, Term
 from .shape_prior import complete_masks
 
 
+@LOSS_TERMS.register("adversarial")
 @dataclass(frozen=True)
-class Adversarial:
-    """`weight` λ (0: off), `width` the discriminator's channels after its first layer."""
+class Adversarial(LossTerm):
+    """`weight` λ, `width` the discriminator's channels after its first layer."""
 
-    weight: float = 0.0
     width: int = 32
+
+    def build(self, domains: Sequence[DomainSpec], example: Output, *trained: nn.Module) -> Term:
+        return AdversarialTerm(self, domains)
 
 
 class Discriminator(nn.Module):
@@ -55,13 +62,13 @@ class Discriminator(nn.Module):
 
 
 class AdversarialTerm(Term):
-    def __init__(self, settings: Adversarial, domains, example) -> None:
+    def __init__(self, settings: Adversarial, domains: Sequence[DomainSpec]) -> None:
         super().__init__()
         self.settings = settings
         self.discriminator = Discriminator([1 + len(domain.bones) for domain in domains], settings.width)
         self.numbers = {domain.name: number for number, domain in enumerate(domains)}
 
-    def forward(self, output, batches, context) -> Tensor:
+    def forward(self, output: Output, batches: Batches, context: Context) -> Tensor:
         told, passed = [], []
         for name, batch in batches.items():
             predicted, reference = complete_masks(output.logits[name], batch)

@@ -14,6 +14,7 @@ Two cosines are logged, each as `intra` (pairs of one domain) and `inter` (pairs
 projection, which the loss acts on, and `pooled/…`, before it, which says what reached the shared representation.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,26 +22,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.network.config import DomainSpec
+from PedBoneSegLib.network.segmenter import Output
 
-from . import Term
+from ..configuration.extensions import LOSS_TERMS, Batches, Context, LossTerm, Term
+from ..configuration.sections import Configuration
 
 
+@LOSS_TERMS.register("contrastive")
 @dataclass(frozen=True)
-class Contrastive:
-    """`weight` λ (0: off), `temperature` τ, `scales` counted from the bottleneck, `width` of an embedding."""
+class Contrastive(LossTerm):
+    """`weight` λ, `temperature` τ, `scales` counted from the bottleneck, `width` of an embedding."""
 
-    weight: float = 0.0
     temperature: float = 0.1
     scales: int = 1
     width: int = 128
 
+    def faults(self, config: Configuration) -> Iterator[tuple[str, str]]:
+        several = len(config.domains) > 1
+        if not several or config.scheme in ("individual", "transfer"):
+            of = f"a network of the scheme {config.scheme}" if several else "the study"
+            yield (
+                f"the contrastive term needs two domains in a step, and {of} has one: without negatives the embedding "
+                "collapses",
+                "set loss.contrastive.weight = 0, or take the scheme multi-domain",
+            )
+        if config.training.batch < 2:
+            yield "the contrastive term needs two images of each domain", "set training.batch to 2 or more"
+
+    def build(self, domains: Sequence[DomainSpec], example: Output, *trained: nn.Module) -> Term:
+        return ContrastiveTerm(self, domains, example)
+
 
 class ContrastiveTerm(Term):
-    def __init__(self, settings: Contrastive, domains, example) -> None:
+    def __init__(self, settings: Contrastive, domains: Sequence[DomainSpec], example: Output) -> None:
         super().__init__()
         channels = [scale.shape[1] for scale in example.features]
-        if len(domains) < 2:
-            raise BadInput("the contrastive term has one domain and nothing to hold it against", "set its weight to 0")
         if not 1 <= settings.scales <= len(channels):
             raise BadInput(
                 f"the contrastive term asks for {settings.scales} scales", f"the encoder has 1 to {len(channels)}"
@@ -51,7 +68,7 @@ class ContrastiveTerm(Term):
             for width in channels[-settings.scales :]
         )
 
-    def forward(self, output, batches, context) -> Tensor:
+    def forward(self, output: Output, batches: Batches, context: Context) -> Tensor:
         domain = torch.cat(
             [
                 torch.full((len(batch),), number, device=output.features[0].device)

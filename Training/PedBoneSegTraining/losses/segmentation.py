@@ -22,17 +22,22 @@ bone can cost at all. Where small bones are absent from most sub-batches, the ne
 `dice_of_absent = false` leaves such a bone's Dice out, and its stray pixels to the cross-entropy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import Term
+from PedBoneSegLib.network.config import DomainSpec
+from PedBoneSegLib.network.segmenter import Output
+
+from ..configuration.extensions import LOSS_TERMS, Batches, Context, LossTerm, Term
 
 
+@LOSS_TERMS.register("segmentation")
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(LossTerm):
     """`weight` is the whole term's, `cross_entropy` and `dice` are those of its two parts."""
 
     weight: float = 1.0
@@ -40,24 +45,27 @@ class Segmentation:
     dice: float = 1.0
     dice_of_absent: bool = True  # whether a bone that the sub-batch does not show has a Dice term
 
+    def build(self, domains: Sequence[DomainSpec], example: Output, *trained: nn.Module) -> Term:
+        return SegmentationTerm(self)
+
 
 class SegmentationTerm(Term):
     """mean over domains of CE + Dice."""
 
-    def __init__(self, settings: Segmentation, domains, example) -> None:
+    def __init__(self, settings: Segmentation) -> None:
         super().__init__()
         self.settings = settings
 
-    def forward(self, output, batches, context) -> Tensor:
-        total = 0.0
+    def forward(self, output: Output, batches: Batches, context: Context) -> Tensor:
+        losses = []
         for name, batch in batches.items():
             entropy, dice = segmentation_loss(
                 output.logits[name], batch.labels, batch.known, self.settings.dice_of_absent
             )
             context.log(f"cross_entropy/{name}", entropy)
             context.log(f"dice_loss/{name}", dice)
-            total = total + self.settings.cross_entropy * entropy + self.settings.dice * dice
-        total = total / len(batches)
+            losses.append(self.settings.cross_entropy * entropy + self.settings.dice * dice)
+        total = torch.stack(losses).mean()
         context.log("segmentation", total)
         return self.settings.weight * total
 

@@ -14,25 +14,43 @@ The code (`code` channels at 1/32 of the resolution: 1024 numbers for 256×256 p
 that, not noise or dropout, is what confines it to shapes. (What the publications leave open; our choice.)
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from PedBoneSegLib.network.config import DomainSpec
 from PedBoneSegLib.network.dsbn import ConvNorm, DomainBatchNorm
+from PedBoneSegLib.network.segmenter import Output
 
-from . import Term
+from ..batch import Batch
+from ..configuration.extensions import LOSS_TERMS, AuxiliaryStage, Batches, Context, LossTerm, Term
+from ..configuration.sections import Configuration
 from .segmentation import segmentation_loss
 
 
+@LOSS_TERMS.register("prior")
 @dataclass(frozen=True)
-class ShapePrior:
-    """`weight` λ (0: off); `width` and `code` are the auto-encoder's channels: of its first layer and of its code."""
+class ShapePrior(LossTerm):
+    """`weight` λ; `width` and `code` are the auto-encoder's channels: of its first layer and of its code."""
 
-    weight: float = 0.0
     width: int = 32
     code: int = 16
+
+    def faults(self, config: Configuration) -> Iterator[tuple[str, str]]:
+        if not config.training.prior_steps:
+            yield "the shape prior has no model", "set training.prior_steps, the steps of its auto-encoder"
+
+    def stages(self, config: Configuration) -> tuple[AuxiliaryStage, ...]:
+        build = partial(ShapeAutoencoder, self)
+        return (AuxiliaryStage("prior", tuple(config.domains), config.training.prior_steps, build),)
+
+    def build(self, domains: Sequence[DomainSpec], example: Output, *trained: nn.Module) -> Term:
+        return PriorTerm(self, cast(ShapeAutoencoder, trained[0]))
 
 
 PATCH = 4  # pixels along the side of what the domain's own first and last layer see at once
@@ -45,7 +63,7 @@ class ShapeAutoencoder(nn.Module):
     As a stage of training, `forward(batches, context)` is the loss of reproducing the batches' labels.
     """
 
-    def __init__(self, settings: ShapePrior, domains) -> None:
+    def __init__(self, settings: ShapePrior, domains: Sequence[DomainSpec]) -> None:
         super().__init__()
         self.numbers = {domain.name: number for number, domain in enumerate(domains)}
         classes = [1 + len(domain.bones) for domain in domains]
@@ -78,7 +96,7 @@ class ShapeAutoencoder(nn.Module):
         parts = _split(x, codes)
         return {name: F.pixel_shuffle(self.outputs[self.numbers[name]](part), PATCH) for name, part in parts.items()}
 
-    def forward(self, batches, context) -> Tensor:
+    def forward(self, batches: Batches, context: Context) -> Tensor:
         complete = {name: batch.known.all(1) for name, batch in batches.items()}
         labels = {name: batch.labels[complete[name]] for name, batch in batches.items() if complete[name].any()}
         # Zero, but with a gradient to everything: a domain without a complete mask in this step must not lack one.
@@ -97,17 +115,17 @@ class ShapeAutoencoder(nn.Module):
 class PriorTerm(Term):
     """Holds the trained auto-encoder frozen: without gradients, always in evaluation mode."""
 
-    def __init__(self, settings: ShapePrior, domains, example, autoencoder: ShapeAutoencoder) -> None:
+    def __init__(self, settings: ShapePrior, autoencoder: ShapeAutoencoder) -> None:
         super().__init__()
         self.settings = settings
         self.autoencoder = autoencoder.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "PriorTerm":
         super().train(mode)
         self.autoencoder.eval()
         return self
 
-    def forward(self, output, batches, context) -> Tensor:
+    def forward(self, output: Output, batches: Batches, context: Context) -> Tensor:
         pairs = {name: complete_masks(output.logits[name], batch) for name, batch in batches.items()}
         distance = shape_distance(self.autoencoder, pairs)
         context.log("prior", distance)
@@ -127,14 +145,14 @@ def shape_distance(autoencoder: ShapeAutoencoder, pairs: dict[str, tuple[Tensor,
     return torch.stack(distances).mean()
 
 
-def complete_masks(logits: Tensor, batch) -> tuple[Tensor, Tensor]:
+def complete_masks(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """(softmax, one-hot reference), both [m, 1 + bones, H, W], of the m images all of whose bones are labelled."""
     complete = batch.known.all(1)
     predicted = torch.softmax(logits[complete], 1, dtype=torch.promote_types(logits.dtype, torch.float32))
     return predicted, _one_hot(batch.labels[complete], batch, predicted.dtype)
 
 
-def _one_hot(labels: Tensor, batch, dtype: torch.dtype) -> Tensor:
+def _one_hot(labels: Tensor, batch: Batch, dtype: torch.dtype) -> Tensor:
     return F.one_hot(labels, batch.known.shape[1]).permute(0, 3, 1, 2).to(dtype)
 
 

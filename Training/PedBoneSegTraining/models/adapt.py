@@ -39,7 +39,7 @@ from PedBoneSegLib.network.dsbn import DomainBatchNorm
 from PedBoneSegLib.network.segmenter import Segmenter
 
 from ..configuration import Data, Training
-from ..data.augmentation import Augmentation, sample_generator
+from ..configuration.extensions import AUGMENTATIONS
 from ..data.bank import Bank
 from ..data.dataset import Dataset, load_case, read_dataset, split_cases
 from ..data.source import DatasetSource, Source
@@ -47,6 +47,7 @@ from ..evaluation.evaluate import aligned, labels_of, mean_dice, metrics_of, pla
 from ..loop.schedule import learning_rate
 from ..losses.segmentation import segmentation_loss
 from ..memory import keep_freed_memory
+from ..randomness import generator
 from .export import Draft, Exams, finish
 
 LARGEST_PATCH = 256
@@ -182,14 +183,14 @@ def adapt(
     settings = SliceSettings.from_dict(manifest.domain(like).settings)
     spec = DomainSpec(joint, spec_joint, bones.names)
     network = bundle.network()
-    torch.manual_seed(sample_generator(seed, "adapt", joint).initial_seed())  # a fresh output layer is drawn
+    torch.manual_seed(generator(seed, "adapt", joint).initial_seed())  # a fresh output layer is drawn
     network.add_domain(spec, like)
 
     bank = Bank((load() for load in exams.train), settings, where)
     if not bank.cases:
         raise BadInput(f"{dataset.folder}: no exam has any signal", "check the images")
     patch = tuple(min(LARGEST_PATCH, max(sizes)) for sizes in (bank.rows, bank.columns))
-    source = DatasetSource(joint, bank, Augmentation(), patch, Data().foreground, seed)
+    source = DatasetSource(joint, bank, AUGMENTATIONS.defaults(), patch, Data().foreground, seed)
     options = Training(steps=steps, batch=batch, learning_rate=rate)
     train_domain(network.to(where), joint, source, options, shared_rate, progress)
     network.cpu()

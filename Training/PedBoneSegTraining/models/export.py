@@ -40,9 +40,9 @@ from PedBoneSegLib.models.manifest import DomainCard, Manifest
 from PedBoneSegLib.network.segmenter import Segmenter
 
 from ..data.dataset import LoadedCase, load_case
+from ..data.domains import DomainData, open_domains
 from ..evaluation.evaluate import labels_of, metrics_of, plain, score_cases, table_lines
 from ..loop.runfolder import Result, RunFolder
-from ..loop.study import DomainData, open_study
 from .reference import know_itself
 
 SYNTHETIC_EXAMS = 96
@@ -190,7 +190,7 @@ def export_run(
     cohort that no training sees, as its reserve.
     """
     run = RunFolder.open(folder)
-    results, study = list(run.results()), open_study(run.config)
+    results, study = list(run.results()), open_domains(run.config)
     name = _model_name(name or run.config.name)
     output = Path(output) if output else run.path / f"{name}.safetensors"
     check_folder(output.absolute().parent)

@@ -7,7 +7,7 @@ stacks are in the ring at a step, and what is cut from them, is a function of (s
 
 from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,15 +16,9 @@ import torch.nn.functional as F
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 
-from ..data.augmentation import (
-    Augmentation,
-    Draws,
-    change_intensities,
-    coordinates,
-    mirror_slices,
-    sample_generator,
-)
-from ..data.source import Batch
+from ..batch import Batch
+from ..data.augmentations import Effects, change_intensities, coordinates
+from ..randomness import Draws
 from .anatomy.draw import Draw
 from .anatomy.sources import AnatomySource, Parametric
 from .cohort import Recipe
@@ -32,7 +26,6 @@ from .rendering import RenderSettings
 from .workers import pool
 
 STACK_VOXELS = 2_000_000  # a stack's most: 30 slices of 256 × 256
-NONE = Augmentation(rotation=0, scale=0, aspect=0, shift=0, flips=(0.0, 0.0, 0.0), elastic=0)  # plain geometry
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class SyntheticSource:
         sources: tuple[AnatomySource, ...] = (Parametric(),),
         rendering: RenderSettings | None = None,
         ring: Ring | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Effects | None = None,
         workers: int = 0,
     ):
         self.domain, self.settings, self.seed = domain, settings, seed
@@ -115,18 +108,16 @@ class SyntheticSource:
         members = self.ring.members(step)
         self._renew(members)
         chosen = [self._choose(step, position, members) for position in range(count)]
-        generators = [sample_generator(self.seed, self.domain, "synthetic", step, sample) for sample in range(count)]
-        draws = Draws.of(generators, torch.device("cpu"))
+        keys = [(self.seed, self.domain, "synthetic", step, sample) for sample in range(count)]
+        effects = self.augmentation or {}
         extents = torch.tensor([stack.slices.shape for stack, _, _ in chosen])
-        where = coordinates(draws, self.augmentation or NONE, self.size, extents)
+        where = coordinates(effects, Draws(keys, torch.device("cpu")), self.size, extents)
         images, labels = zip(
             *(self._read(stack, index, w + center) for (stack, index, center), w in zip(chosen, where, strict=True)),
             strict=True,
         )
         images, labels = torch.stack(images).to(self.device), torch.stack(labels).to(self.device)
-        if self.augmentation:
-            draws = replace(draws, fields=draws.fields.to(self.device))
-            images = change_intensities(mirror_slices(images, draws, self.augmentation), draws, self.augmentation)
+        images = change_intensities(effects, Draws(keys, self.device), images)
         known = torch.ones(count, 1 + self.bones, dtype=torch.bool, device=self.device)
         return Batch(self.domain, images, labels, known, [f"{stack.name} slice {index}" for stack, index, _ in chosen])
 

@@ -1,4 +1,4 @@
-"""What a network starts from: nothing, natural images, an earlier stage of the run, or a finished model."""
+"""Starting a network from another one: an earlier stage of the run, or a finished model."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from PedBoneSegLib.network.segmenter import Segmenter
 
 
 @torch.no_grad()
-def start_from(network: Segmenter, source: Segmenter) -> None:
+def copy_weights(network: Segmenter, source: Segmenter) -> None:
     """Copies the filters of `source`, and for each domain the normalization of the nearest one that `source` has: of
     its name, else of its joint, else the first. An output layer is copied where that domain has the same bones."""
     for key in ("architecture", "decoder", "in_channels", "width"):

@@ -1,19 +1,16 @@
-"""A study's data: for each domain of the configuration its table, its data sets, their splits, and its source."""
+"""The data of a study: for each domain of the configuration its table of bones, its data sets and their splits."""
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from PedBoneSegLib.anatomy import JointTable, joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.network.config import DomainSpec
 
-from ..data.bank import Bank
-from ..data.dataset import Case, Dataset, LoadedCase, Split, fingerprint, load_case, read_dataset, split_cases
-from ..data.source import DatasetSource, MixedSource, Source
+from ..configuration.sections import Configuration
+from .dataset import Case, Dataset, LoadedCase, Split, fingerprint, load_case, read_dataset, split_cases
 
 
 @dataclass(frozen=True)
@@ -41,12 +38,12 @@ class DomainData:
             done(case.name)
 
 
-def open_study(config) -> dict[str, DomainData]:
+def open_domains(config: Configuration) -> dict[str, DomainData]:
     """Reads the descriptions of all data sets and splits their cases; no voxel is read."""
-    return {name: open_domain(name, config) for name in config.domains}
+    return {name: _open_domain(name, config) for name in config.domains}
 
 
-def open_domain(name: str, config) -> DomainData:
+def _open_domain(name: str, config: Configuration) -> DomainData:
     domain = config.domains[name]
     table = read_table(domain.joint, domain.table)
     datasets = tuple(read_dataset(folder, domain.joint, name, table) for folder in domain.datasets)
@@ -75,7 +72,7 @@ def read_table(joint: str, path: str = "") -> JointTable:
     return joint_table(joint)
 
 
-def describe(study: dict[str, DomainData]) -> dict:
+def describe(domains: dict[str, DomainData]) -> dict[str, list]:
     """Splits and SHA-256 of every file, as a run's folder keeps them: changed data have another description."""
     return json.loads(
         json.dumps(
@@ -84,44 +81,7 @@ def describe(study: dict[str, DomainData]) -> dict:
                     {"folder": dataset.folder.name, "split": asdict(split), "files": fingerprint(dataset)}
                     for dataset, split in zip(domain.datasets, domain.splits, strict=True)
                 ]
-                for name, domain in study.items()
+                for name, domain in domains.items()
             }
         )
     )
-
-
-def open_source(domain: DomainData, config, device: torch.device, done: Callable[[str], None]) -> Source:
-    """The domain's source of training samples, its exams read into a bank on `device`."""
-    share = config.domains[domain.name].synthetic
-    parts: list[tuple[float, Source]] = []
-    if share < 1:
-        bank = Bank(domain.loaded("train", done), config.slices, device)
-        if not bank.cases:
-            raise BadInput(f"domain {domain.name}: no training exam shows anything", "see check-data")
-        data = config.data
-        parts.append(
-            (1 - share, DatasetSource(domain.name, bank, config.augmentation, data.patch, data.foreground, config.seed))
-        )
-    if share > 0:
-        from ..synthesis.anatomy.sources import Parametric, shape_source
-        from ..synthesis.source import SyntheticSource
-
-        joint = domain.table.joint
-        shapes = (shape_source(Path(path), joint) for path in config.domains[domain.name].shapes)
-        parts.append(
-            (
-                share,
-                SyntheticSource(
-                    domain.name,
-                    joint,
-                    config.slices,
-                    config.seed,
-                    device,
-                    size=config.data.patch,
-                    sources=(Parametric(), *shapes),
-                    augmentation=config.augmentation,
-                    workers=config.run.workers,
-                ),
-            )
-        )
-    return parts[0][1] if len(parts) == 1 else MixedSource(parts)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from exam_phantoms import tiny_study
 from PedBoneSegTraining.configuration import from_dict
-from PedBoneSegTraining.loop.scheme import stages
-from PedBoneSegTraining.loop.start import start_from
-from PedBoneSegTraining.loop.trainer import build_model
+from PedBoneSegTraining.configuration.extensions import AuxiliaryStage
+from PedBoneSegTraining.loop.initial_weights import copy_weights
+from PedBoneSegTraining.loop.networks import build_model
+from PedBoneSegTraining.loop.stages import stages
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
@@ -39,7 +40,7 @@ def test_the_table():
 
 def test_the_prior_comes_first_and_knows_all_joints():
     first, *others = stages(config("individual", loss={"prior": {"weight": 0.1}}, training={"prior_steps": 5}))
-    assert (first.kind, first.domains, first.steps, first.result) == ("prior", NAMES, 5, False)
+    assert isinstance(first, AuxiliaryStage) and (first.name, first.domains, first.steps) == ("prior", NAMES, 5)
     assert [each.domains for each in others] == [(name,) for name in NAMES]
 
 
@@ -49,7 +50,7 @@ def test_pretraining_has_its_own_length():
 
 
 def network_of(stage, settings):
-    return build_model(stage, settings, [SPECS[name] for name in stage.domains], None).network
+    return build_model(stage, settings, [SPECS[name] for name in stage.domains]).network
 
 
 def test_transfer_carries_filters_and_normalization_and_draws_a_new_head():
@@ -62,7 +63,7 @@ def test_transfer_carries_filters_and_normalization_and_draws_a_new_head():
         for buffer in source.buffers():
             buffer.add_(torch.rand_like(buffer))
     head = network.head.weight.clone()
-    start_from(network, source)
+    copy_weights(network, source)
     ours, theirs = network.state_dict(), source.state_dict()
     assert {name for name in ours if not torch.equal(ours[name], theirs[name])} == {"head.weight", "head.bias"}
     assert torch.equal(network.head.weight, head)
@@ -75,8 +76,8 @@ def test_a_start_gives_each_domain_the_normalization_and_head_of_its_own_name_or
         for tensor in [*source.parameters(), *source.buffers()]:
             tensor.add_(torch.rand_like(tensor))
     own = DomainSpec("knee-own", "knee", SPECS["knee"].bones)
-    network = build_model(stages(settings)[0], settings, [SPECS["shoulder"], own], None).network.eval()
-    start_from(network, source)
+    network = build_model(stages(settings)[0], settings, [SPECS["shoulder"], own]).network.eval()
+    copy_weights(network, source)
     images = torch.rand(2, 1, 64, 64)
     for name, like in (("shoulder", "shoulder"), ("knee-own", "knee")):
         torch.testing.assert_close(network(images, [name] * 2).logits[name], source(images, [like] * 2).logits[like])
@@ -85,7 +86,7 @@ def test_a_start_gives_each_domain_the_normalization_and_head_of_its_own_name_or
 def test_a_start_of_another_architecture_is_refused():
     settings, wide = config("shared"), config("shared", network={"width": 16})
     with pytest.raises(BadInput, match="width 16, not 8"):
-        start_from(network_of(stages(settings)[0], settings), network_of(stages(wide)[0], wide))
+        copy_weights(network_of(stages(settings)[0], settings), network_of(stages(wide)[0], wide))
 
 
 def test_weights_are_a_function_of_seed_and_stage_alone():

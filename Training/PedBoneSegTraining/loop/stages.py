@@ -1,4 +1,4 @@
-"""A scheme is what is shared and what is not. From it follow the stages of a run, each a network trained once.
+"""The stages of a run: which networks are trained, in what order, and what each starts from.
 
     scheme             networks         convolutions   normalization   output layer   starts from
     individual         one a domain     own            own             own            nothing
@@ -9,10 +9,13 @@
     multi-domain       one              shared         own             own            nothing
 
 Inside a network of one domain, "own" and "shared" are the same; it is written as "domain" so that a model may grow.
+Stages that a term of the loss needs, and a pre-training, come first.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+
+from ..configuration.extensions import Stage
+from ..configuration.sections import Configuration
 
 SHARING = {  # scheme → normalization, head of the one network
     "shared": ("shared", "union"),
@@ -23,37 +26,42 @@ SHARING = {  # scheme → normalization, head of the one network
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One training: of a segmenter, or of the shape prior's auto-encoder (`kind` "prior").
+class NetworkStage(Stage):
+    """The training of a segmentation network.
 
     `start` names an earlier stage whose filters and normalization this one begins with (its head only where the bones
-    are the same); `result` tells whether it is a network that the run is for.
+    are the same); `result` tells whether the run is for this network.
     """
 
-    name: str
-    domains: tuple[str, ...]
-    steps: int
-    kind: Literal["segmenter", "prior"] = "segmenter"
     normalization: str = "domain"
     head: str = "domain"
     start: str = ""
     result: bool = True
 
 
-def stages(config) -> tuple[Stage, ...]:
-    """A run's stages in order. A later kind of pre-training is one more stage before those that start from it."""
+@dataclass(frozen=True)
+class PretrainingStage(NetworkStage):
+    """The training of an encoder by the pre-training that the configuration chooses."""
+
+
+def stages(config: Configuration) -> tuple[Stage, ...]:
+    """A run's stages in order."""
     names, training = tuple(config.domains), config.training
-    plan = []
-    if config.loss.prior.weight:
-        plan.append(Stage("prior", names, training.prior_steps, kind="prior", result=False))
+    plan: list[Stage] = [stage for term in config.active_terms.values() for stage in term.stages(config)]
+    start = ""
+    if training.pretraining:
+        start = f"pretraining-{training.pretraining}"
+        steps = config.pretraining[training.pretraining].steps
+        sharing = SHARING.get(config.scheme, ("domain", "domain"))
+        plan.append(PretrainingStage(start, names, steps, *sharing, result=False))
     if config.scheme in SHARING:
-        return (*plan, Stage(config.scheme, names, training.steps, "segmenter", *SHARING[config.scheme]))
+        return (*plan, NetworkStage(config.scheme, names, training.steps, *SHARING[config.scheme], start=start))
     for name in names:
-        start = ""
+        begin = start
         if config.scheme == "transfer":
-            start = f"before-{name}"
             others = tuple(other for other in names if other != name)
             steps = training.pretraining_steps or training.steps
-            plan.append(Stage(start, others, steps, "segmenter", *SHARING["shared"], result=False))
-        plan.append(Stage(name, (name,), training.steps, start=start))
+            begin = f"before-{name}"
+            plan.append(NetworkStage(begin, others, steps, *SHARING["shared"], start=start, result=False))
+        plan.append(NetworkStage(name, (name,), training.steps, start=begin))
     return tuple(plan)
