@@ -15,6 +15,7 @@ _NOT_ORTHOGONAL = 2e-3  # cosine between two axes beyond which a grid counts as 
 # What no scan of a patient comes near. Beyond these bounds the slices of a small file would take hours or all memory.
 _SPACING_MM = (0.01, 100.0)
 _MOST_ANISOTROPIC = 250.0  # the coarsest spacing, in units of the finest
+_MOST_ALONG_AXIS = 1_000_000
 _LONGEST_MM = 3000.0  # along an axis
 _FARTHEST_MM = 1e5  # from the scanner's center
 
@@ -80,6 +81,8 @@ class Grid:
         """Raises BadInput where no honest result can be given: an empty, flat, sheared or undefined grid."""
         if min(self.size) < 1:
             raise BadInput(f"{name} has no voxels (size {self.size})", "export the image again")
+        if max(self.size) > _MOST_ALONG_AXIS:
+            raise BadInput(f"{name} says it has more than {_MOST_ALONG_AXIS:,} voxels along an axis", "export it again")
         numbers, axes = np.hstack([self.spacing, self.origin, *self.direction]), np.array(self.direction)
         if min(self.spacing) == 0:
             fault = f"has a voxel spacing of zero ({_short(self.spacing)} mm)"

@@ -92,10 +92,9 @@ class Header:
     def _scaled(self, array: np.ndarray) -> np.ndarray:
         if (self.slope, self.intercept) == (1.0, 0.0):
             return array
-        with np.errstate(over="ignore"):  # what is not finite then is told to the user
-            array = array.astype(np.float64 if array.dtype.itemsize > 2 else np.float32, order="F")
-            array *= self.slope
-            array += self.intercept
+        array = array.astype(np.float64 if array.dtype.itemsize > 2 else np.float32, order="F")
+        array *= self.slope
+        array += self.intercept
         return array
 
 

@@ -14,7 +14,10 @@ from .names import OUTPUT_TAG, SEGMENTATION_SUFFIX, split_name
 from .opening import open_regular, reason
 from .registry import format_of
 
+_MOST_FRAMES = 1_000_000
 
+
+@np.errstate(all="ignore")  # what is not finite is looked at here, and numpy would print lines of its own
 def read_volume(
     path: str | Path, series: str | None = None, frame: int | None = None, max_voxels: int | None = None
 ) -> Volume:
@@ -48,12 +51,12 @@ def read_volume(
 def is_dicom_series(folder: str | Path) -> bool:
     """Is this folder one input (it holds DICOM images itself), rather than a batch of inputs?"""
     folder = Path(folder)
-    return folder.is_dir() and any(dicom.is_dicom(entry) for entry in sorted(folder.iterdir()))
+    return folder.is_dir() and any(dicom.is_dicom(entry) for entry in _entries(folder))
 
 
 def find_inputs(folder: str | Path) -> list[Path]:
     """A batch folder's inputs by name: the volumes in it and its subfolders of DICOM images; results are left out."""
-    return [entry for entry in sorted(Path(folder).iterdir()) if not entry.name.startswith(".") and _is_input(entry)]
+    return [entry for entry in _entries(Path(folder)) if not entry.name.startswith(".") and _is_input(entry)]
 
 
 def read_header(path: Path) -> Header:
@@ -69,8 +72,8 @@ def read_header(path: Path) -> Header:
         except (struct.error, zlib.error, ValueError, LookupError, OverflowError, MemoryError) as error:
             fault = f"there is no {error}" if isinstance(error, KeyError) else error
             raise BadInput(f"{path.name} has a damaged header ({fault})", "copy or export it again") from error
-    if header.frames < 1:
-        raise BadInput(f"{path.name} has no voxels", "export the image again")
+    if not 1 <= header.frames <= _MOST_FRAMES:
+        raise BadInput(f"{path.name} says it has {header.frames} frames", "export the image again")
     header.grid.check(path.name)
     return header
 
@@ -83,6 +86,13 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a folder without rights, links in a circle
         raise BadInput(f"{path} cannot be read: {reason(error)}", "check the path and its rights") from error
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be read: {reason(error)}", "check the path and its rights") from error
 
 
 def _replace_non_finite(volume: Volume, name: str) -> None:
@@ -99,7 +109,7 @@ def _replace_non_finite(volume: Volume, name: str) -> None:
 def _is_input(entry: Path) -> bool:
     try:
         return _is_volume_file(entry) if entry.is_file() else is_dicom_series(entry)
-    except OSError:  # a folder that may not be read: its fault is told when it is that input's turn
+    except (BadInput, OSError):  # a folder that may not be read: its fault is told when it is that input's turn
         return True
 
 

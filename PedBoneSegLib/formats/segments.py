@@ -69,6 +69,7 @@ class _Segment:
         return (self.type.value and self.type.value == bone.type.value) or self.name.casefold() == bone.name.casefold()
 
 
+@np.errstate(all="ignore")
 def read_segmentation(
     path: str | Path, joint: str | JointTable | None = None, max_voxels: int | None = None
 ) -> tuple[np.ndarray, Grid, JointTable, str | None]:

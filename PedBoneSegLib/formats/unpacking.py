@@ -69,7 +69,8 @@ class Unpacker:
         while True:
             if self._whole and (self._codec == "zlib" or not next_member):
                 return b""
-            waiting = not getattr(self._engine, "needs_input", True)  # bzip2 keeps what it has not unpacked yet
+            # bzip2 keeps what it has not unpacked yet
+            waiting = not self._whole and not getattr(self._engine, "needs_input", True)
             if not waiting and not self._input:
                 self._input = self._stream.read(_INPUT)
                 if not self._input:
@@ -78,7 +79,7 @@ class Unpacker:
                 self._input = self._input.lstrip(b"\0")
                 if not self._input:
                     continue
-                self._engine, self._whole, waiting = self._new_engine(), False, False
+                self._engine, self._whole = self._new_engine(), False
             try:
                 piece: bytes = self._engine.decompress(b"" if waiting else self._input, most)
             except zlib.error as error:

@@ -31,8 +31,8 @@ class Reader:
     def __call__(self, path: Path, op: str = "read") -> dict:
         """What reading `path` came to: its label, and the fault if there is one. `op` is read or segmentation."""
         child = self._child = self._child or subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).resolve())], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+            [sys.executable, "-P", "-W", "error", str(Path(__file__).resolve())], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "MALLOC_ARENA_MAX": "1"},
         )  # fmt: skip
         assert child.stdin and child.stdout
         guard = Timer(SECONDS, child.kill)

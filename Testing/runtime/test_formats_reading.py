@@ -9,25 +9,16 @@ import SimpleITK as sitk
 from grids import grids, make_grid, rotation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from image_files import DIRECTIONS, RAS, nifti, voxels, write_nrrd
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.formats.names import split_name
 from PedBoneSegLib.formats.reading import find_inputs, is_dicom_series, read_volume
 from PedBoneSegLib.volume import Grid
 
-RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"]
 fast = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def voxels(shape, dtype="i2", seed=0):
-    """Values over the type's whole range, exactly representable."""
-    rng, dtype = np.random.default_rng(seed), np.dtype(dtype)
-    if dtype.kind == "f":
-        return rng.normal(size=shape).astype(dtype)
-    limits = np.iinfo(dtype)
-    return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
 
 def itk_image(array, grid):
@@ -35,13 +26,6 @@ def itk_image(array, grid):
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
     image.SetDirection(np.ravel(grid.direction).tolist())
-    return image
-
-
-def nifti(array, grid=None, **fields):
-    image = nibabel.Nifti1Image(array, RAS @ (grid or make_grid(array.shape[:3])).affine, dtype=array.dtype)
-    for key, value in fields.items():
-        image.header[key] = value
     return image
 
 
@@ -173,21 +157,6 @@ def test_an_image_of_two_dimensions_is_a_single_slice(tmp_path, suffix):
 
 
 # ---- NRRD in its variants --------------------------------------------------------------------------------------------
-
-DIRECTIONS = {"space": "left-posterior-superior", "space directions": "none (1,0,0) (0,2,0) (0,0,3)"}
-
-
-def write_nrrd(path, array, encoding="raw", prefix=b"", data="", **fields):
-    packed = {"raw": bytes, "gzip": gzip.compress}[encoding](array.tobytes("F"))
-    lines = ["NRRD0005", "# a comment: here", "type: int16", f"dimension: {array.ndim}", f"encoding: {encoding}"]
-    lines += [f"sizes: {' '.join(map(str, array.shape))}", "endian: little", "key:=value: with := more"]
-    lines += [f"{key}: {value}" for key, value in fields.items()] + ([f"data file: {data}"] if data else [])
-    header = "\n".join(lines).encode() + b"\n\n"
-    if data:
-        path.write_bytes(header)
-        (path.parent / data).write_bytes(prefix + packed)
-    else:
-        path.write_bytes(header + prefix + packed)
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip"])

@@ -63,7 +63,7 @@ def decoded(document: bytes, sitk: Any) -> tuple[bytes, bytes]:
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(path)
-        array = sitk.GetArrayViewFromImage(reader.Execute())
+        array = sitk.GetArrayFromImage(reader.Execute())  # a copy: a view would not keep the image alive
         return array.dtype.str.encode(), array.tobytes()
     except (RuntimeError, MemoryError, OSError):
         return b"", b""

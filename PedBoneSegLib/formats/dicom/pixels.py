@@ -17,7 +17,7 @@ from ...errors import BadInput
 from ..header import check_voxels
 from ..opening import open_regular
 from . import decoder
-from .elements import BIG_ENDIAN, DicomFile
+from .elements import BIG_ENDIAN, DicomFile, text_of
 
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
@@ -36,10 +36,16 @@ class PixelForm:
     stored: int
     high_bit: int
     is_signed: bool
+    is_inverted: bool  # the highest number is the darkest
 
     @property
     def frame_bytes(self) -> int:
         return self.rows * self.columns * self.allocated // 8
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The lowest and the highest number that can be stored."""
+        return (-(1 << self.stored - 1), (1 << self.stored - 1) - 1) if self.is_signed else (0, (1 << self.stored) - 1)
 
     def dtype(self, order: str = "=") -> np.dtype:
         return np.dtype(f"{order}{'i' if self.is_signed else 'u'}{self.allocated // 8}")
@@ -54,7 +60,8 @@ def pixel_form(file: DicomFile) -> PixelForm:
         raise ValueError(f"its pixels have {stored} bits in {allocated}")
     if file.syntax == BIG_ENDIAN and allocated == 8:
         raise ValueError("its pixels are 8-bit numbers, the highest byte first")
-    return PixelForm(rows, columns, allocated, stored, high_bit, bool(signed))
+    is_inverted = text_of(file.elements, "photometric") == "MONOCHROME1"
+    return PixelForm(rows, columns, allocated, stored, high_bit, bool(signed), is_inverted)
 
 
 def count_frames(file: DicomFile) -> int:
@@ -80,7 +87,9 @@ def read_frames(places: list[tuple[DicomFile, int]], name: str, max_voxels: int)
     check_voxels(name, form.columns * form.rows * len(places), max_voxels)
     scales = [_scale(file, index) for file, index in places]
     is_scaled = any(scale != (1.0, 0.0) for scale in scales)
-    dtype = np.dtype(np.float64) if is_scaled else np.result_type(*{form.dtype() for form in forms.values()})
+    dtype = np.result_type(*{form.dtype() for form in forms.values()})
+    if is_scaled:
+        dtype = _scaled_type([forms[id(file)] for file, _ in places], scales)
     by_file: dict[int, list[int]] = defaultdict(list)
     for k, (file, _) in enumerate(places):
         by_file[id(file)].append(k)
@@ -91,9 +100,7 @@ def read_frames(places: list[tuple[DicomFile, int]], name: str, max_voxels: int)
             with open_regular(file.path) as stream:
                 for k in numbers:
                     plane = _read_frame(stream, file, places[k][1], forms[id(file)])
-                    array[:, :, k] = plane.T
-                    if is_scaled:
-                        array[:, :, k] = array[:, :, k] * scales[k][0] + scales[k][1]
+                    array[:, :, k] = plane.T if not is_scaled else plane.T * scales[k][0] + scales[k][1]
     except (ValueError, struct.error, OSError) as error:
         fault = f"{file.path.name} of {name} is a damaged DICOM file ({error})"
         raise BadInput(fault, "copy or export it again") from error
@@ -110,6 +117,18 @@ def _scale(file: DicomFile, index: int) -> tuple[float, float]:
     return slope or 1.0, intercept
 
 
+def _scaled_type(forms: list[PixelForm], scales: list[tuple[float, float]]) -> np.dtype:
+    """Whole numbers stay whole, in the smallest type that holds all that can come out; others are doubles."""
+    if not all(number.is_integer() for scale in scales for number in scale):
+        return np.dtype(np.float64)
+    ends = [value * slope + intercept for form, (slope, intercept) in zip(forms, scales, strict=True)
+            for value in form.limits]  # fmt: skip
+    for kind in map(np.dtype, ("u2", "i2", "i4")):
+        if np.iinfo(kind).min <= min(ends) and max(ends) <= np.iinfo(kind).max:
+            return kind
+    return np.dtype(np.float64)
+
+
 def _read_frame(stream: BinaryIO, file: DicomFile, index: int, form: PixelForm) -> np.ndarray:
     """One frame [j, i] in the machine's byte order."""
     if not file.is_compressed:
@@ -123,7 +142,10 @@ def _read_frame(stream: BinaryIO, file: DicomFile, index: int, form: PixelForm) 
         else:
             _check_compressed(file.syntax, data, form)
             plane = decoder.decode(file.syntax, data, form)
-    return _stored_bits(plane, form).reshape(form.rows, form.columns)
+    plane = _stored_bits(plane, form)
+    if form.is_inverted:
+        plane = ~plane if form.is_signed else plane ^ plane.dtype.type((1 << form.stored) - 1)
+    return plane.reshape(form.rows, form.columns)
 
 
 def _bytes(stream: BinaryIO, at: int, count: int) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import BadInput
 from ...volume import Grid, Volume
 from ..header import choose_frame
+from ..opening import reason
 from .elements import DicomFile, Elements, is_dicom, read_elements, text_of
 from .pixels import count_frames, read_frames
 
@@ -36,7 +37,11 @@ class _Slice:
 def read_series(path: Path, series: str | None, frame: int | None, max_voxels: int) -> Volume:
     """Reads the one series of a folder (not below it) or file, or the one named by its UID."""
     found: dict[str, list[tuple[DicomFile, list[_Slice]]]] = defaultdict(list)
-    for entry in sorted(path.iterdir()) if path.is_dir() else [path]:
+    try:
+        entries = sorted(path.iterdir()) if path.is_dir() else [path]
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {reason(error)}", "check the path and its rights") from error
+    for entry in entries:
         if is_dicom(entry):
             file = read_elements(entry)
             if slices := _slices(file):

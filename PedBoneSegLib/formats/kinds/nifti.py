@@ -51,7 +51,7 @@ class Nifti:
             )
         if not 1 <= dim[0] <= 7:
             raise ValueError(f"{dim[0]} dimensions")
-        if start < length:  # in NIfTI-1 it is a float
+        if start < length + 4:  # after the header come four bytes that announce extensions
             raise ValueError(f"the voxels begin at byte {start:g}, within the header")
         size = [dim[axis] if axis <= dim[0] else 1 for axis in range(8)]
         if kind in _COLORS or any(extent > 1 for extent in size[5:]):

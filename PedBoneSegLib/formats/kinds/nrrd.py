@@ -152,6 +152,8 @@ def _read_lines(path: Path, stream: BinaryIO) -> tuple[dict[str, str], dict[str,
 
 
 def _unescaped(text: str) -> str:
+    if "\\" not in text:
+        return text
     return re.sub(r"\\([n\\])", lambda match: {"n": "\n", "\\": "\\"}[match[1]], text)
 
 
