@@ -43,6 +43,19 @@ def test_sound_data_pass(folder, capsys):
     ]
 
 
+def test_a_plain_nnunet_folder_needs_its_joints_name_alone(folder, tmp_path, capsys):
+    described = json.loads((folder / "dataset.json").read_text())
+    del described["pedboneseg"]
+    (folder / "dataset.json").write_text(json.dumps(described))
+    assert main(["check-data", str(folder)]) == 2
+    text = capsys.readouterr().out
+    assert "names no joint; give --joint NAME" in text and text.endswith(
+        "1 error, 0 warnings: training would be wrong\n"
+    )
+    other = write_dataset(tmp_path / "Dataset101_Ankle", "ankle", 1)  # names its own joint, which --joint leaves alone
+    assert main(["check-data", str(folder), str(other), "--joint", "knee"]) == 0
+
+
 def swapped(labels):
     femur, tibia = labels == BONES["femur"], labels == BONES["tibia"]
     labels[femur], labels[tibia] = BONES["tibia"], BONES["femur"]

@@ -66,7 +66,7 @@ def test_unlabelled_bones_are_unknown_and_bones_without_a_name_are_unlabelled_ev
         ({"labels": {"background": 0, "femur": 1, "Femur": 2}}, {}, "twice"),
         ({"labels": {"background": 0, "humerus": 1}}, {}, "none of which is a bone of the knee"),
         ({}, {"joint": "shoulder"}, "none of which"),
-        ({"pedboneseg": {}}, None, "names no joint"),
+        ({"pedboneseg": {}}, None, "names no joint; give --joint NAME"),
         ({}, {"joint": "elbow"}, "no table of bones"),
         ({}, {"sides": {"knee_00": "Left"}}, "left or right"),
         ({}, {"sides": {"knee_09": "left"}}, "not there"),
@@ -114,10 +114,36 @@ def splits(exams: int, seed: int = 0, folds=None, **shares):
 
 def test_shares_part_the_exams():
     ten, again = splits(10), splits(10)
-    assert ten == again != splits(10, seed=1)
-    assert [len(group) for group in (ten.train, ten.validation, ten.selection, ten.reserved)] == [6, 2, 0, 2]
-    assert len({*ten.train, *ten.validation, *ten.reserved}) == 10
-    assert [len(group) for group in (splits(10, selection=0.3).train, splits(10, selection=0.3).selection)] == [3, 3]
+    assert ten == again and splits(40) != splits(40, seed=1)
+    assert sizes(ten) == [8, 2, 0, 0]  # two in reserve would do nothing
+    assert len({*ten.train, *ten.validation}) == 10
+    assert sizes(splits(10, selection=0.3)) == [5, 2, 3, 0]
+    forty = splits(40)
+    assert sizes(forty) == [24, 8, 0, 8] and len({*forty.train, *forty.validation, *forty.reserved}) == 40
+
+
+def sizes(split) -> list[int]:
+    return [len(group) for group in (split.train, split.validation, split.selection, split.reserved)]
+
+
+def leave_one_out(exams: int) -> tuple[dict, ...]:
+    names = [f"c{number:02d}" for number in range(exams)]
+    return tuple({"train": tuple(n for n in names if n != name), "val": (name,)} for name in names)
+
+
+@pytest.mark.parametrize("exams", [15, 90])
+def test_leave_one_out_leaves_one_out(exams):
+    """Every exam is looked at in exactly one fold; a reserve comes out of what is left to train on."""
+    looked_at = []
+    for fold in range(exams):
+        split = splits(exams, folds=leave_one_out(exams), fold=fold, reserved=0.1)
+        looked_at += split.validation
+        assert sizes(split) == ([14, 1, 0, 0] if exams == 15 else [80, 1, 0, 9])
+    assert sorted(looked_at) == [f"c{number:02d}" for number in range(exams)]
+
+
+def test_a_joint_with_fewer_folds_trains_on_all_of_its_exams():
+    assert sizes(splits(4, folds=leave_one_out(4), fold=9)) == [4, 0, 0, 0]
 
 
 @pytest.mark.parametrize("exams", [1, 2, 3])
@@ -141,8 +167,12 @@ def test_the_data_sets_own_splits_and_reserved_cases_decide(folder):
     first, second = (split_cases(dataset, Data(fold=fold), 0) for fold in (0, 1))
     assert (first.train, first.validation, first.reserved) == (("knee_01",), ("knee_02",), ("knee_00",))
     assert (second.train, second.validation, second.reserved) == (("knee_02",), ("knee_01",), ("knee_00",))
-    with pytest.raises(BadInput, match="2 folds"):
-        split_cases(dataset, Data(fold=2), 0)
+    table = tiny_study({"knee": [folder]}, data={"fold": 2})
+    with pytest.raises(BadInput, match="up to 2 folds, none is 2"):
+        open_domains(from_dict(table))
+    describe(folder, "knee", 3, {"reserved": ["knee_02"]})
+    with pytest.raises(BadInput, match="fold 0 validates on are reserved"):
+        split_cases(read_dataset(folder), Data(fold=0), 0)
     (folder / "splits.json").write_text(json.dumps([{"train": ["knee_01"], "val": ["knee_01"]}]))
     with pytest.raises(BadInput, match="validates on it"):
         read_dataset(folder)

@@ -13,9 +13,11 @@ from PedBoneSegTraining.data.dataset import load_case, read_dataset
 from PedBoneSegTraining.evaluation import evaluate
 from PedBoneSegTraining.loop.distributed import Ranks
 from PedBoneSegTraining.loop.runfolder import RunFolder
-from PedBoneSegTraining.models import export
+from PedBoneSegTraining.models import agreement, export
+from PedBoneSegTraining.models import draft as drafts
+from PedBoneSegTraining.models.card import write_card
+from PedBoneSegTraining.models.training_run import train
 from PedBoneSegTraining.program.commands import main
-from PedBoneSegTraining.program.training_run import train
 
 from PedBoneSegLib.errors import BadModel
 from PedBoneSegLib.inference.predictor import Predictor
@@ -121,26 +123,26 @@ def test_a_file_whose_labels_differ_is_not_kept(begun, tmp_path, monkeypatch):
 
 
 def test_storage_is_float32_where_float16_cannot_hold_the_weights(begun):
-    assert export.choose_storage(begun).manifest.storage == "float16"
+    assert agreement.choose_storage(begun).manifest.storage == "float16"
     adapted = replace(begun, only=("hock",))  # from a float32 model: rounding would change its older domains
-    assert export.choose_storage(adapted).manifest.storage == "float32"
+    assert agreement.choose_storage(adapted).manifest.storage == "float32"
     layer = begun.network.encoder.levels[0].first
     with torch.no_grad():  # the same function, with weights beyond float16
         layer.conv.weight *= 1e6
         layer.norm.running_mean *= 1e6
         layer.norm.running_var *= 1e12
-    assert export.choose_storage(begun).manifest.storage == "float32"
+    assert agreement.choose_storage(begun).manifest.storage == "float32"
 
 
 def test_how_much_labels_may_change_by_rounding_is_for_the_user_to_say(begun, monkeypatch, capsys):
     monkeypatch.setattr(export, "label_agreement", lambda *_: 0.9985)
-    assert export.choose_storage(begun).manifest.storage == "float32"
-    assert export.choose_storage(replace(begun, agreement=0.9986)).manifest.storage == "float32"
-    lenient = export.write_card(export.choose_storage(replace(begun, agreement=0.998)))
+    assert agreement.choose_storage(begun).manifest.storage == "float32"
+    assert agreement.choose_storage(replace(begun, agreement=0.9986)).manifest.storage == "float32"
+    lenient = write_card(agreement.choose_storage(replace(begun, agreement=0.998)))
     assert lenient.manifest.storage == "float16" and "Dice ≥ 0.998)" in lenient.manifest.card
-    export.prove(lenient, lenient.bundle())
+    agreement.prove(lenient, lenient.bundle())
     with pytest.raises(BadModel, match="0.9985"):
-        export.prove(begun, begun.bundle())
+        agreement.prove(begun, begun.bundle())
     with pytest.raises(SystemExit, match="2"):
         main(["export", "run", "--agreement", "99.8"])
     assert "99.8 is no Dice above 0 and up to 1" in capsys.readouterr().err
@@ -148,15 +150,15 @@ def test_how_much_labels_may_change_by_rounding_is_for_the_user_to_say(begun, mo
 
 def test_a_number_format_in_which_labels_change_is_not_claimed(begun):
     """Logits around 10⁵ in the head: float32 and bfloat16 hold them, float16 does not."""
-    assert "float16" in export.validate_precisions(begun).manifest.precisions
+    assert "float16" in agreement.validate_precisions(begun).manifest.precisions
     with torch.no_grad():
         begun.network.head.weight *= 1e5
         begun.network.head.bias *= 1e5
-    assert "float16" not in export.validate_precisions(begun).manifest.precisions
+    assert "float16" not in agreement.validate_precisions(begun).manifest.precisions
 
 
 def test_what_is_validated_is_what_is_stored(begun, tmp_path):
-    half = export.choose_storage(begun)
+    half = agreement.choose_storage(begun)
     export.finish(begun, tmp_path / "model.safetensors")
     stored, validated = Bundle.load(tmp_path / "model.safetensors").network(), half.bundle().network()
     for name, tensor in stored.state_dict().items():
@@ -165,14 +167,14 @@ def test_what_is_validated_is_what_is_stored(begun, tmp_path):
 
 
 def test_without_an_exam_nothing_is_claimed(begun, tmp_path):
-    blind = replace(begun, exams={name: export.Exams() for name in JOINTS})
+    blind = replace(begun, exams={name: drafts.Exams() for name in JOINTS})
     manifest = export.finish(blind, tmp_path / "model.safetensors")
     assert (manifest.storage, manifest.precisions) == ("float32", ("float32",))
     assert all(card.metrics == {} for card in manifest.domains) and "Not measured" in manifest.card
 
 
 def test_rounding_imitates_a_device_of_that_format():
-    with export._Rounding(torch.float16):
+    with agreement._Rounding(torch.float16):
         assert torch.exp(torch.tensor(12.0)) == torch.inf  # 162755
         x = torch.tensor([1.0, 2.0]) * (1 + 2**-12)
         assert x.tolist() == [1.0, 2.0]
@@ -182,7 +184,7 @@ def test_rounding_imitates_a_device_of_that_format():
     layer, x = torch.nn.Conv2d(16, 16, 3), torch.randn(1, 16, 8, 8)
     with torch.no_grad():
         exact, real = layer(x), layer.bfloat16()(x.bfloat16()).float()
-        with export._Rounding(torch.bfloat16):
+        with agreement._Rounding(torch.bfloat16):
             imitated = layer.float()(x.bfloat16().float())
     assert (imitated - real).abs().max() < 0.1 * (exact - real).abs().max() + 2**-7 * exact.abs().max()
 
@@ -211,10 +213,10 @@ def test_one_file_a_network(lab, tmp_path):
 
 def test_agreement_by_hand():
     a, b = np.array([1, 1, 1, 2, 0, 0]), np.array([1, 1, 0, 2, 2, 0])
-    assert export.label_agreement(a, b, 3) == pytest.approx(2 / 3)
-    assert export.label_agreement(a, a, 3) == 1
-    assert export.label_agreement(a * 0, a * 0, 3) == 1
-    assert export.label_agreement(a, a * 0, 3) == 0
+    assert agreement.label_agreement(a, b, 3) == pytest.approx(2 / 3)
+    assert agreement.label_agreement(a, a, 3) == 1
+    assert agreement.label_agreement(a * 0, a * 0, 3) == 1
+    assert agreement.label_agreement(a, a * 0, 3) == 0
 
 
 def test_evaluate_scores_every_bone_of_every_exam(lab, model, capsys):

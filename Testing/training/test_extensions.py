@@ -26,7 +26,7 @@ from PedBoneSegTraining.loop.runfolder import RunFolder
 from PedBoneSegTraining.loop.sources import open_source
 from PedBoneSegTraining.loop.stages import stages
 from PedBoneSegTraining.loop.step import Stepper
-from PedBoneSegTraining.program.training_run import train
+from PedBoneSegTraining.models.training_run import train
 from torch import nn
 
 from PedBoneSegLib.errors import BadInput

@@ -3,10 +3,21 @@
 import monai.metrics as metrics
 import numpy as np
 import pytest
+import surface_distance
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PedBoneSegTraining.evaluation.metrics import ABSENT, FOUND, MISSING, SPURIOUS, score_bone, score_exam, summarize
+from PedBoneSegTraining.evaluation.metrics import (
+    ABSENT,
+    FOUND,
+    MISSING,
+    SPURIOUS,
+    TOLERANCE,
+    score_bone,
+    score_exam,
+    summarize,
+    surface_distances,
+)
 
 SPACING = (0.4, 0.7, 3.0)
 
@@ -33,6 +44,8 @@ def test_a_box_shifted_along_one_axis_has_the_distances_that_one_counts_by_hand(
     assert score.mssd == pytest.approx(3.0)
     assert score.assd == pytest.approx((3.0 + 3.0) / 8)
     assert score.ravd == 0
+    assert score.hd95 == pytest.approx(3.0)  # one voxel in four is farther than none
+    assert score.surface_dice == pytest.approx(6 / 8)
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -85,11 +98,46 @@ def test_equal_to_monai(seed):
     assert ours.assd == pytest.approx(
         metrics.compute_average_surface_distance(p, r, True, symmetric=True, spacing=SPACING).item(), rel=1e-6
     )
+    robust = metrics.compute_hausdorff_distance(p, r, True, percentile=95, spacing=SPACING).item()
+    assert ours.hd95 == pytest.approx(robust, abs=max(SPACING))  # MONAI interpolates between two distances
     assert ours.dice == pytest.approx(metrics.compute_dice(p.float(), r.float()).item(), rel=1e-6)
     confusion = metrics.get_confusion_matrix(p.float(), r.float())
     for name in ("sensitivity", "specificity"):
         theirs = metrics.compute_confusion_matrix_metric(name, confusion).item()
         assert getattr(ours, name) == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hd95_and_surface_dice_are_deepminds_formulas(seed):
+    """Fed with our distances, every voxel of a surface weighing alike, `surface-distance` gives our numbers."""
+    generator = np.random.default_rng(seed)
+    reference, prediction = (
+        ball((30, 24, 16), SPACING, generator.uniform((4, 5, 18), (8, 11, 30)), generator.uniform(3, 7))
+        for _ in range(2)
+    )
+    ours = score_bone(prediction, reference, SPACING)
+    theirs = {}
+    for key, distances in zip(
+        ("pred_to_gt", "gt_to_pred"), surface_distances(prediction, reference, SPACING), strict=True
+    ):
+        theirs[f"distances_{key}"] = np.sort(distances)
+        theirs[f"surfel_areas_{key.split('_')[0]}"] = np.ones(len(distances))
+    assert ours.hd95 == pytest.approx(surface_distance.compute_robust_hausdorff(theirs, 95))
+    agreeing = surface_distance.compute_surface_dice_at_tolerance(theirs, TOLERANCE)
+    assert ours.surface_dice == pytest.approx(agreeing)
+
+
+@pytest.mark.parametrize("radius", [7.0, 9.5])
+def test_near_to_deepminds_surface_distance_on_their_own_surfaces(radius):
+    """They place the surface between voxels and weigh it by area: within a voxel's size of ours."""
+    spacing, shape = (0.5, 0.5, 0.5), (60, 60, 60)
+    reference, prediction = ball(shape, spacing, (15, 15, 15), 9.0), ball(shape, spacing, (15.4, 15, 14.7), radius)
+    ours = score_bone(prediction, reference, spacing)
+    theirs = surface_distance.compute_surface_distances(reference, prediction, spacing)
+    assert ours.hd95 == pytest.approx(surface_distance.compute_robust_hausdorff(theirs, 95), abs=0.5)
+    assert ours.surface_dice == pytest.approx(
+        surface_distance.compute_surface_dice_at_tolerance(theirs, TOLERANCE), abs=0.15
+    )
 
 
 masks = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).random((2, 6, 5, 4)) < 0.3)
@@ -103,12 +151,13 @@ def test_symmetries(pair, axes, factor):
     score, swapped = score_bone(a, b, SPACING), score_bone(b, a, SPACING)
     turned = score_bone(a.transpose(axes), b.transpose(axes), [SPACING[axis] for axis in axes])
     scaled = score_bone(a, b, [factor * s for s in SPACING])
-    for name in ("dice", "mssd", "assd"):
+    for name in ("dice", "mssd", "assd", "hd95", "surface_dice"):
         assert getattr(swapped, name) == pytest.approx(getattr(score, name))
         assert getattr(turned, name) == pytest.approx(getattr(score, name))
     assert scaled.assd == pytest.approx(factor * score.assd)
     assert scaled.mssd == pytest.approx(factor * score.mssd)
-    assert score.assd <= score.mssd
+    assert scaled.hd95 == pytest.approx(factor * score.hd95)
+    assert score.hd95 <= score.mssd and score.assd <= score.mssd
     assert score_bone(a, a, SPACING).assd == 0
 
 
@@ -116,7 +165,7 @@ def test_empty_masks_have_a_state_and_no_distance():
     nothing, something = np.zeros((4, 4, 4), bool), box((4, 4, 4), (1, 1, 1), (3, 3, 3))
     missing = score_bone(nothing, something, SPACING)
     assert (missing.state, missing.dice, missing.sensitivity, missing.ravd) == (MISSING, 0, 0, 1)
-    assert missing.mssd is None and missing.assd is None
+    assert missing.mssd is None and missing.assd is None and missing.hd95 is None and missing.surface_dice == 0
     spurious = score_bone(something, nothing, SPACING)
     assert (spurious.state, spurious.dice, spurious.ravd, spurious.assd) == (SPURIOUS, 0, None, None)
     assert spurious.specificity == pytest.approx(1 - 8 / 64)

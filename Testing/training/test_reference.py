@@ -7,8 +7,8 @@ import pytest
 from exam_phantoms import phantom
 from PedBoneSegTraining.data.dataset import LoadedCase
 from PedBoneSegTraining.models import reference
-from PedBoneSegTraining.models.export import Draft, Exams
-from PedBoneSegTraining.models.reference import know_itself, left_out, make_signature
+from PedBoneSegTraining.models.draft import Draft, Exams
+from PedBoneSegTraining.models.reference import add_reference_data, left_out, make_signature
 from tiny import random_network, tiny_config, tiny_manifest
 
 from PedBoneSegLib.anatomy import joint_table
@@ -69,7 +69,7 @@ def test_all_distances_together_pass_95_percent():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Nine reserved knees, three ankles; written and opened again."""
-    draft = know_itself(draft_with({"knee": 9, "ankle": 3}))
+    draft = add_reference_data(draft_with({"knee": 9, "ankle": 3}))
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     write_bundle(path, draft.manifest, draft.all_tensors())
     return Bundle.load(path)
@@ -103,7 +103,7 @@ def test_the_expected_errors_are_those_that_were_made(made):
 
 
 def test_two_joints_are_told_apart():
-    draft = know_itself(draft_with({"knee": 10, "ankle": 10}))
+    draft = add_reference_data(draft_with({"knee": 10, "ankle": 10}))
     assert draft.manifest.domain("knee").signature["pooled"]["others"] == 10
     predictor, right = Predictor(draft.bundle(), "cpu"), 0
     for joint in JOINTS:
@@ -114,13 +114,13 @@ def test_two_joints_are_told_apart():
 
 
 def test_exams_with_unlabelled_bones_give_signatures_alone():
-    card = know_itself(draft_with({"knee": 8, "ankle": 0}, known=False)).manifest.domain("knee")
+    card = add_reference_data(draft_with({"knee": 8, "ankle": 0}, known=False)).manifest.domain("knee")
     assert card.signature["references"] == 8 and card.temperature == 1 and "0 fully labelled exams" in card.note
 
 
 def test_only_the_adapted_domain_is_measured():
     draft = draft_with({"knee": 8})
     signed = replace(draft, only=("knee",)).with_card("ankle", temperature=2.0)
-    after = know_itself(signed).manifest
+    after = add_reference_data(signed).manifest
     assert after.domain("ankle").temperature == 2.0 and after.domain("ankle").note == ""
     assert after.domain("knee").signature["pooled"]["others"] == 0

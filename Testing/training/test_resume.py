@@ -14,7 +14,7 @@ from PedBoneSegTraining.configuration import from_dict
 from PedBoneSegTraining.loop import checkpoint
 from PedBoneSegTraining.loop.distributed import Ranks
 from PedBoneSegTraining.loop.runfolder import RunFolder
-from PedBoneSegTraining.program.training_run import train
+from PedBoneSegTraining.models.training_run import train
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.models.bundle import Bundle

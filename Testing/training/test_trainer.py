@@ -18,7 +18,7 @@ from PedBoneSegTraining.loop.schedule import averaging, learning_rate
 from PedBoneSegTraining.loop.sources import open_source
 from PedBoneSegTraining.loop.stages import stages
 from PedBoneSegTraining.loop.trainer import Trainer
-from PedBoneSegTraining.program.training_run import train
+from PedBoneSegTraining.models.training_run import train
 
 from PedBoneSegLib.errors import BadInput
 

@@ -18,7 +18,7 @@ def complete(config: Configuration) -> Configuration:
     """The configuration with each domain's joint filled in; BadInput where it makes no sense."""
     domains = {name: replace(domain, joint=domain.joint or name) for name, domain in config.domains.items()}
     config = replace(config, domains=domains)
-    checks = (_domains, _scheme, _terms, _network, _shares, _optimization, _run)
+    checks = (_domains, _scheme, _terms, _network, _shares, _fold, _optimization, _run)
     for fault, remedy in chain.from_iterable(check(config) for check in checks):
         raise BadInput(f"{config.name}: {fault}", remedy)
     return config
@@ -76,6 +76,10 @@ def _shares(config: Configuration) -> Faults:
         yield "data.validation, selection and reserved leave nothing to train on", "make them smaller"
     if data.selection and not config.training.validate_every:
         yield "data.selection chooses among steps, but nothing is validated on the way", "set training.validate_every"
+
+
+def _fold(config: Configuration) -> Faults:
+    yield from _at_least(0, config.data, "data", ("fold",))
 
 
 def _optimization(config: Configuration) -> Faults:

@@ -17,7 +17,7 @@ from scipy import ndimage
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.formats.reading import read_volume
 
-from .dataset import Case, Dataset, grid_difference, read_dataset
+from .dataset import Case, Dataset, grid_difference, read_dataset, read_description
 from .domains import read_table
 
 # Where one bone lies from another, whatever the pose: (bone, world axis, sense, other). LPS: +1 posterior, +2 superior.
@@ -77,10 +77,8 @@ def check(folders: list[Path], joint: str = "", table: str = "") -> tuple[list[F
     for folder in folders:
         name = Path(folder).name
         try:
-            chosen = None
-            if table:
-                chosen = read_table(joint, table)
-            dataset = read_dataset(folder, joint, table=chosen)
+            named = read_description(Path(folder))[1].get("joint") or joint  # --joint is for folders that name none
+            dataset = read_dataset(folder, named, table=read_table(named, table) if table else None)
         except BadInput as error:
             findings.append(Finding("error", "dataset", name, "", str(error)))
             continue
@@ -116,7 +114,11 @@ def page(findings: list[Finding], summaries: list[Summary]) -> list[str]:
     errors = sum(finding.level == "error" for finding in findings)
     warnings = len(findings) - errors
     verdict = "training would be wrong" if errors else "ready for training"
-    return [*lines, f"{errors} errors, {warnings} warnings: {verdict}"]
+    return [*lines, f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}: {verdict}"]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _check_case(dataset: Dataset, case: Case, counts, spacings, images) -> Iterator[Fault]:

@@ -6,7 +6,7 @@
 
 `pedboneseg`: {"joint", "domain", "sides": {case: side}, "unlabelled": {case: [bone]}, "reserved": [case]}; other
 readers ignore it, and without it the configuration names the joint. `splits.json` or `splits_final.json`, nnU-Net's
-list of {"train": [case], "val": [case]}, is honoured.
+list of {"train": [case], "val": [case]}, is honored.
 
 Bones are matched by name (upper and lower case, `_` and spaces alike). A bone that `dataset.json` does not name was
 drawn by nobody: it counts as unlabelled in every case. A label that the joint's table does not have becomes background.
@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,10 @@ from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.formats.names import split_name
 from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.formats.registry import read_suffixes
-from PedBoneSegLib.volume import Volume
+from PedBoneSegLib.inference.signature import FEWEST_REFERENCES
+from PedBoneSegLib.volume import Grid, Volume
+
+from ..configuration.sections import Data
 
 SIDES = ("left", "right")
 
@@ -74,13 +78,12 @@ class Dataset:
 def read_dataset(folder: str | Path, joint: str = "", domain: str = "", table: JointTable | None = None) -> Dataset:
     """The folder's description and list of cases; no voxel is read. What the arguments leave open, the folder says."""
     folder = Path(folder)
-    described = _read_json(folder / "dataset.json", dict)
-    ours = described.get("pedboneseg", {})
-    if not isinstance(ours, dict):
-        raise BadInput(f"{folder}/dataset.json: pedboneseg is not an object", "see Training/README.md")
+    described, ours = read_description(folder)
     joint = joint or ours.get("joint", "")
     if not joint:
-        raise BadInput(f"{folder} names no joint", 'add "pedboneseg": {"joint": "knee"} to dataset.json, or name it')
+        raise BadInput(
+            f"{folder} names no joint", 'give --joint NAME, or add "pedboneseg": {"joint": "knee"} to dataset.json'
+        )
     if ours.get("joint", joint) != joint:
         raise BadInput(f"{folder} is of the joint {ours['joint']}, not {joint}", "correct one of the two")
     if table is None:
@@ -113,6 +116,15 @@ def read_dataset(folder: str | Path, joint: str = "", domain: str = "", table: J
     )
 
 
+def read_description(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The folder's dataset.json, and the object `pedboneseg` in it, which may be empty."""
+    described = _read_json(folder / "dataset.json", dict)
+    ours = described.get("pedboneseg", {})
+    if not isinstance(ours, dict):
+        raise BadInput(f"{folder}/dataset.json: pedboneseg is not an object", "see Training/README.md")
+    return described, ours
+
+
 def load_case(dataset: Dataset, case: Case) -> LoadedCase:
     """Image and labels, on the same grid or BadInput."""
     volume = read_volume(case.image)
@@ -133,7 +145,7 @@ def load_case(dataset: Dataset, case: Case) -> LoadedCase:
     return LoadedCase(case.name, volume, labels, known)
 
 
-def grid_difference(image, labels) -> str:
+def grid_difference(image: Grid, labels: Grid) -> str:
     """What differs, or "" where two grids are the same to a hundredth of a voxel."""
     if image.size != labels.size:
         return f"have {image.size} and {labels.size} voxels"
@@ -155,31 +167,36 @@ class Split:
     reserved: tuple[str, ...]
 
 
-def split_cases(dataset: Dataset, data, seed: int, hold_out: Iterable[str] = ()) -> Split:
-    """Who learns, who is looked at, who chooses and who is reserved.
+def split_cases(dataset: Dataset, data: Data, seed: int, hold_out: Iterable[str] = ()) -> Split:
+    """Who learns, who is looked at, who chooses among the steps, and who is reserved.
 
-    Reserved are the cases that the data set lists, or a share. A fold of the data set's own splits decides about the
-    rest, or a share for validation. Shares are drawn by a hash of seed and name alone. A share of a few exams may be
-    no exam, but training always keeps one.
+    The fold of the data set's own splits comes first, or else a share for validation; a data set that has folds but not
+    this one trains on all of its exams. Reserved are the cases that the data set lists, else a share of what is left to
+    train on, if it comes to the FEWEST_REFERENCES below which a reserve does nothing. Shares are drawn by a hash of
+    seed and name alone. A share of a few exams may be no exam, but training always keeps one.
     """
     hold_out = set(hold_out)
     for name in hold_out - {case.name for case in dataset.cases}:
         raise BadInput(f"{dataset.folder} has no case {name!r} to hold out", "check domains.….hold_out")
     names = [case.name for case in dataset.cases if case.name not in hold_out]
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    reserved = {case.name for case in dataset.cases if case.reserved} - hold_out
-    left = [name for name in order if name not in reserved]
-    if not reserved:
-        left, reserved = _take(left, data.reserved, len(names))
-    if dataset.folds:
-        if not 0 <= data.fold < len(dataset.folds):
-            raise BadInput(f"{dataset.folder} has {len(dataset.folds)} folds, none is {data.fold}", "set data.fold")
+    listed = [case.name for case in dataset.cases if case.reserved and case.name in names]
+    left = sorted(set(names) - set(listed), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    validation: list[str] = []
+    if not dataset.folds:
+        left, validation = _take(left, round(data.validation * len(names)))
+    elif data.fold < len(dataset.folds):
         fold = dataset.folds[data.fold]
         validation = [name for name in left if name in fold["val"]]
         left = [name for name in left if name in fold["train"]]
-    else:
-        left, validation = _take(left, data.validation, len(names))
-    left, selection = _take(left, data.selection, len(names))
+        if fold["val"] and not validation:
+            raise BadInput(
+                f"{dataset.folder}: all exams that fold {data.fold} validates on are reserved or held out",
+                "take them out of `reserved` in dataset.json or out of hold_out",
+            )
+    left, selection = _take(left, round(data.selection * len(names)))
+    reserved, wanted = listed, round(data.reserved * len(names))
+    if not listed and FEWEST_REFERENCES <= wanted < len(left):
+        left, reserved = _take(left, wanted)
     if not left:
         raise BadInput(f"{dataset.folder} leaves no exam to train on", "reserve or hold out fewer")
     return Split(*(tuple(sorted(group)) for group in (left, validation, selection, reserved)))
@@ -197,9 +214,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _take(names: list[str], share: float, of: int) -> tuple[list[str], list[str]]:
-    count = min(round(share * of), len(names) - 1)
-    return names[max(0, count) :], names[: max(0, count)]
+def _take(names: list[str], count: int) -> tuple[list[str], list[str]]:
+    """What is left, and the first `count`; one always stays."""
+    count = max(0, min(count, len(names) - 1))
+    return names[count:], names[:count]
 
 
 def _match_labels(folder: Path, labels, table: JointTable) -> tuple[dict[int, int], tuple[str, ...], frozenset[str]]:
@@ -207,7 +225,7 @@ def _match_labels(folder: Path, labels, table: JointTable) -> tuple[dict[int, in
         raise BadInput(f"{folder}/dataset.json has no labels", 'add "labels": {"background": 0, "femur": 1, …}')
     if all(isinstance(name, str) and name.isdigit() for name in labels):  # nnU-Net's first version: value → name
         labels = {name: int(value) for value, name in labels.items()}
-    plain = {_plain(name): value for name, value in table.labels.items()}
+    by_name = {_normalized(name): value for name, value in table.labels.items()}
     values, foreign, found = {0: 0}, [], set()
     for name, value in labels.items():
         if not isinstance(value, int) or value < 0 or value > 65535 or name == "ignore":
@@ -217,7 +235,7 @@ def _match_labels(folder: Path, labels, table: JointTable) -> tuple[dict[int, in
             )
         if value == 0:
             continue
-        target = plain.get(_plain(name), 0)
+        target = by_name.get(_normalized(name), 0)
         if target and target in values.values() or value in values:
             raise BadInput(f"{folder}/dataset.json: {name!r} or its value {value} occurs twice", "one value for a bone")
         values[value] = target
@@ -265,11 +283,11 @@ def _find_cases(folder: Path, ending: str, ours: dict, table: JointTable, missin
 
 
 def _bones(folder: Path, case: str, bones: list[str], table: JointTable) -> frozenset[str]:
-    plain = {_plain(name): name for name in table.names}
+    by_name = {_normalized(name): name for name in table.names}
     for bone in bones:
-        if _plain(bone) not in plain:
+        if _normalized(bone) not in by_name:
             raise BadInput(f"{folder}/dataset.json: {bone!r}, unlabelled in {case}, is not in the table", "correct it")
-    return frozenset(plain[_plain(bone)] for bone in bones)
+    return frozenset(by_name[_normalized(bone)] for bone in bones)
 
 
 def _read_folds(folder: Path, cases: tuple[Case, ...]) -> tuple[dict[str, tuple[str, ...]], ...]:
@@ -294,9 +312,9 @@ def _read_json(path: Path, kind: type):
     except OSError:
         raise BadInput(f"{path} is not there", "a data set is an nnU-Net v2 raw folder") from None
     except ValueError as error:
-        raise BadInput(f"{path} is not JSON: {error}", "mend it") from None
+        raise BadInput(f"{path} is not JSON: {error}", "correct it") from None
     if not isinstance(content, kind):
-        raise BadInput(f"{path} does not hold a JSON {'object' if kind is dict else 'list'}", "mend it")
+        raise BadInput(f"{path} does not hold a JSON {'object' if kind is dict else 'list'}", "correct it")
     return content
 
 
@@ -306,7 +324,7 @@ def _find_ending(folder: Path) -> str:
     raise BadInput(f"{folder}/imagesTr holds no images", "name them <case>_0000, " + " or ".join(read_suffixes()))
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").split())
 
 

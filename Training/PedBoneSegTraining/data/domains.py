@@ -40,7 +40,11 @@ class DomainData:
 
 def open_domains(config: Configuration) -> dict[str, DomainData]:
     """Reads the descriptions of all data sets and splits their cases; no voxel is read."""
-    return {name: _open_domain(name, config) for name in config.domains}
+    domains = {name: _open_domain(name, config) for name in config.domains}
+    folds = [len(dataset.folds) for domain in domains.values() for dataset in domain.datasets if dataset.folds]
+    if folds and config.data.fold >= max(folds):
+        raise BadInput(f"the data sets have up to {max(folds)} folds, none is {config.data.fold}", "set data.fold")
+    return domains
 
 
 def _open_domain(name: str, config: Configuration) -> DomainData:

@@ -26,7 +26,7 @@ from PedBoneSegLib.volume import Volume
 from ..data.dataset import LoadedCase, load_case, read_dataset
 from .metrics import MEASURES, BoneScore, score_exam, summarize
 
-UNITS = {"mssd": "mm", "assd": "mm"}
+UNITS = {"mssd": "mm", "assd": "mm", "hd95": "mm"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +88,7 @@ def score_cases(
     return exams
 
 
-def plain(bundle: Bundle) -> Bundle:
+def without_signatures(bundle: Bundle) -> Bundle:
     """The model without signatures and review: it uses the very domain that is named, where signatures may prefer
     another one of the joint, and finds labels alone."""
     cards = tuple(replace(card, signature=None) for card in bundle.manifest.domains)
@@ -122,12 +122,12 @@ def metrics_of(exams: list[ExamScores]) -> dict:
         "exams": len(exams),
         "bones": {
             name: {
-                "exams": one.exams,
-                "missing": one.missing,
-                "spurious": one.spurious,
-                **{measure: None if mean is None else round(mean, 5) for measure, mean in one.means.items()},
+                "exams": summary.exams,
+                "missing": summary.missing,
+                "spurious": summary.spurious,
+                **{measure: None if mean is None else round(mean, 5) for measure, mean in summary.means.items()},
             }
-            for name, one in bones.items()
+            for name, summary in bones.items()
         },
     }
 
@@ -135,11 +135,15 @@ def metrics_of(exams: list[ExamScores]) -> dict:
 def table_lines(metrics: dict) -> list[str]:
     """The table for people, from `metrics_of`; "–" where nothing can be said."""
     counts = ("exams", "missing", "spurious")
-    rows = [["bone", *counts, *(f"{name} [{UNITS[name]}]" if name in UNITS else name for name in MEASURES)]]
+    rows = [["bone", *counts, *(_title(name) for name in MEASURES)]]
     for bone, row in metrics["bones"].items():
-        means = ("–" if row[name] is None else f"{row[name]:.3f}" for name in MEASURES)
+        means = ("–" if row.get(name) is None else f"{row[name]:.3f}" for name in MEASURES)
         rows.append([bone, *(str(row[key]) for key in counts), *means])
     return aligned(rows)
+
+
+def _title(measure: str) -> str:
+    return f"{measure} [{UNITS[measure]}]" if measure in UNITS else measure.replace("_", " ")
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
@@ -154,8 +158,12 @@ def aligned(rows: list[list[str]]) -> list[str]:
 def write_csv(path: str | Path, exams: list[ExamScores]) -> None:
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["exam", "bone", *(each.name for each in fields(BoneScore))])
+        writer.writerow(["exam", "bone", *(field.name for field in fields(BoneScore))])
         for exam in exams:
             for bone, score in exam.bones.items():
-                values = ("" if value is None else value for value in asdict(score).values())
-                writer.writerow([exam.exam, bone, *values])
+                writer.writerow([exam.exam, bone, *map(_cell, asdict(score).values())])
+
+
+def _cell(value: str | float | None) -> str:
+    """Six significant digits, which is more than any measure means."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:.6g}"

@@ -1,18 +1,20 @@
-"""How good is a segmentation of one bone, in 3-D and in millimetres.
+"""How good is a segmentation of one bone, in 3-D and in millimeters.
 
-    Dice         2 |P ∩ R| / (|P| + |R|)
-    sensitivity  |P ∩ R| / |R|
-    specificity  |not P and not R| / |not R|, over the whole volume
-    MSSD         the largest distance from either surface to the other                          [mm]
-    ASSD         the mean of those distances, both surfaces' voxels pooled into one set         [mm]
-    RAVD         | |P| − |R| | / |R|
+    Dice          2 |P ∩ R| / (|P| + |R|)
+    sensitivity   |P ∩ R| / |R|
+    specificity   |not P and not R| / |not R|, over the whole volume
+    MSSD          the largest distance from either surface to the other                          [mm]
+    HD95          the distance that 95 % of a surface's voxels do not exceed, of the two surfaces the larger one  [mm]
+    ASSD          the mean of those distances, both surfaces' voxels pooled into one set         [mm]
+    surface Dice  share of both surfaces' voxels that lie within TOLERANCE of the other surface
+    RAVD          | |P| − |R| | / |R|
 
 P is the prediction, R the reference. A surface is the set of a mask's voxels that have one of their six neighbours
-outside it (outside the volume counts), and a distance is taken between voxel centres. Tools that weigh voxels by
+outside it (outside the volume counts), and a distance is taken between voxel centers. Tools that weigh voxels by
 surface area, or place the surface between voxels, give an ASSD some 10 to 20 % smaller on the same masks.
 
-A bone that the reference has and the prediction lacks is *missing*: its Dice is 0 and it has no distance. Whoever
-averages distances must say beside them how many bones they do not speak of; `summarize` does.
+A bone that the reference has and the prediction lacks is *missing*: its Dice and surface Dice are 0 and it has no
+distance. Whoever averages distances must say beside them how many bones they do not speak of; `summarize` does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +24,8 @@ import numpy as np
 from scipy import ndimage
 
 FOUND, MISSING, ABSENT, SPURIOUS = "found", "missing", "absent", "spurious"
-MEASURES = ("dice", "sensitivity", "specificity", "mssd", "assd", "ravd")
+MEASURES = ("dice", "sensitivity", "specificity", "mssd", "assd", "ravd", "hd95", "surface_dice")
+TOLERANCE = 1.0  # mm, of the surface Dice
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,23 @@ class BoneScore:
     mssd: float | None
     assd: float | None
     ravd: float | None
+    hd95: float | None
+    surface_dice: float | None
 
 
 def score_bone(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> BoneScore:
-    """Compares two boolean masks of the same shape; `spacing` is millimetres along the arrays' axes, in their order."""
+    """Compares two boolean masks of the same shape; `spacing` is millimeters along the arrays' axes, in their order."""
     predicted, present = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     both = int(np.count_nonzero(prediction & reference))
     outside = reference.size - present
     specificity = 1 - (predicted - both) / outside if outside else None
     if not present:
         state, dice = (SPURIOUS, 0.0) if predicted else (ABSENT, None)
-        return BoneScore(state, dice, None, specificity, None, None, None)
+        return BoneScore(state, dice, None, specificity, None, None, None, None, 0.0 if predicted else None)
     if not predicted:
-        return BoneScore(MISSING, 0.0, 0.0, specificity, None, None, 1.0)
-    distances = np.concatenate(surface_distances(prediction, reference, spacing))
+        return BoneScore(MISSING, 0.0, 0.0, specificity, None, None, 1.0, None, 0.0)
+    both_ways = surface_distances(prediction, reference, spacing)
+    distances = np.concatenate(both_ways)
     return BoneScore(
         FOUND,
         dice=2 * both / (predicted + present),
@@ -62,6 +68,8 @@ def score_bone(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
         mssd=float(distances.max()),
         assd=float(distances.mean()),
         ravd=abs(predicted - present) / present,
+        hd95=max(float(np.percentile(each_way, 95, method="inverted_cdf")) for each_way in both_ways),
+        surface_dice=float((distances <= TOLERANCE).mean()),
     )
 
 
@@ -106,7 +114,7 @@ def score_exam(
 @dataclass(frozen=True)
 class Summary:
     """One bone over several exams. Means are over the exams that have the measure; `exams` counts all in which the bone
-    is in view, `missing` those of them that the prediction lacks (they count in Dice, sensitivity and RAVD),
+    is in view, `missing` those of them that the prediction lacks (which count in both Dices, sensitivity and RAVD),
     `spurious` the exams without the bone where it was found all the same."""
 
     exams: int

@@ -1,5 +1,8 @@
 """The verb `adapt`: a further domain in a finished model, from a few exams (one is enough to start).
 
+When to use it: for a joint that the model does not know, with fewer than five exams. With as few exams of a joint that
+it knows, the model as it is was better; from five exams on, `train --init` was (docs/model.md).
+
     adapt --joint knee-HOSPITAL …   an own scanner for a joint that the model knows: another domain of that joint
     adapt --joint elbow …           a joint that it does not know; bones from --table, else from dataset.json
 
@@ -43,15 +46,17 @@ from ..configuration.extensions import AUGMENTATIONS
 from ..data.bank import Bank
 from ..data.dataset import Dataset, load_case, read_dataset, split_cases
 from ..data.source import DatasetSource, Source
-from ..evaluation.evaluate import aligned, labels_of, mean_dice, metrics_of, plain, score_cases
+from ..evaluation.evaluate import aligned, labels_of, mean_dice, metrics_of, score_cases, without_signatures
 from ..loop.schedule import learning_rate
 from ..losses.segmentation import segmentation_loss
 from ..memory import keep_freed_memory
 from ..randomness import generator
-from .export import Draft, Exams, finish
+from .draft import Draft, Exams
+from .export import finish
 
 LARGEST_PATCH = 256
 STATISTICS_PASSES = 24
+FEW = 5  # exams from which `train --init` does better than `adapt`, measured in docs/model.md
 PALETTE = ((221, 130, 101), (128, 174, 128), (111, 184, 210), (216, 191, 112), (177, 122, 101), (144, 145, 190))
 
 
@@ -65,7 +70,19 @@ class Adaptation:
     before: dict | None
     after: dict
     held_out: bool
+    exams: int
     seconds: float
+
+    def advice(self) -> str:
+        """What our measurements (docs/model.md) say of this number of exams; "" for a few of a joint that is new."""
+        if self.exams >= FEW:
+            return f"from {FEW} exams on, training from the model was better: pedboneseg train CONFIG --init MODEL"
+        if self.before is None:
+            return ""
+        return (
+            f"with fewer than {FEW} exams of a joint that the model knows, the model as it is was better: compare the "
+            "columns before and after, and keep the old model unless yours improve"
+        )
 
     def table(self) -> list[str]:
         """For people: Dice and ASSD of each bone, before and after."""
@@ -132,6 +149,8 @@ def run(args: argparse.Namespace) -> int:
         if done.held_out
         else "measured on the exams it was trained on: with four or more, some are kept to look at"
     )
+    if done.advice():
+        print(done.advice())
     print(f"{done.path}: {len(done.manifest.domains)} domains, {done.seconds:.0f} s")
     return 0
 
@@ -175,7 +194,7 @@ def adapt(
     where = choose_device(device)
 
     known = [card for card in manifest.domains if card.joint == spec_joint]
-    predictor = Predictor(plain(bundle), device)
+    predictor = Predictor(without_signatures(bundle), device)
     before = {
         card.name: score_cases(labels_of(predictor, card.name), (load() for load in shown), bones) for card in known
     }
@@ -211,10 +230,11 @@ def adapt(
     draft = replace(draft, manifest=replace(draft.manifest, provenance={**manifest.provenance, "adapted": history}))
     path = Path(output) if output else Path(f"{draft.manifest.name}.safetensors")
     written = finish(draft, path)
-    predictor = Predictor(plain(Bundle.load(path)), device)
+    predictor = Predictor(without_signatures(Bundle.load(path)), device)
     after = metrics_of(score_cases(labels_of(predictor, joint), (load() for load in shown), bones))
     earlier = metrics_of(before[like]) if known else None
-    return Adaptation(path, written, earlier, after, bool(exams.validation), time.perf_counter() - started)
+    count = len(dataset.cases)
+    return Adaptation(path, written, earlier, after, bool(exams.validation), count, time.perf_counter() - started)
 
 
 def train_domain(

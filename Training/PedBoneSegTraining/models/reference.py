@@ -9,7 +9,6 @@ as references and for the threshold, the 95th percentile.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,7 @@ from PedBoneSegLib.inference.signature import FEWEST_REFERENCES, Apart, Moments,
 
 from ..data.dataset import LoadedCase
 from .calibration import FEWEST, MOST, fit_review, fit_temperature, judge, sample_voxels
-
-if TYPE_CHECKING:
-    from .export import Draft
+from .draft import Draft
 
 LAYER = 3  # the encoder's level of the published signature; see docs/studies/detection.md for the choice
 POOLED_LAYER: int | None = 3  # that of the channels' means and deviations; None: the published method alone
@@ -29,8 +26,8 @@ PERCENTILE = 95.0
 LOWEST = 1e-6  # threshold: references that are all alike leave no room otherwise
 
 
-def know_itself(draft: "Draft", layer: int = LAYER, pooled_layer: int | None = POOLED_LAYER) -> "Draft":
-    """The export's part: every measured domain's self-knowledge, and the signatures' tensors.
+def add_reference_data(draft: Draft, layer: int = LAYER, pooled_layer: int | None = POOLED_LAYER) -> Draft:
+    """A part of the export: temperature, signatures and calibrated review of every measured domain.
 
     An exam is looked at under its own domain's normalization and, so that domains can be told apart, under those of the
     other joints. Only the exams that temperature and review are fitted on stay in memory.
@@ -72,7 +69,7 @@ def know_itself(draft: "Draft", layer: int = LAYER, pooled_layer: int | None = P
     return draft
 
 
-def _calibrated(draft: "Draft", name: str, samples: list, cases: list[LoadedCase]) -> "Draft":
+def _calibrated(draft: Draft, name: str, samples: list, cases: list[LoadedCase]) -> Draft:
     """Temperature first, since the doubt that the review is fitted on depends on it."""
     if len(cases) < FEWEST:
         return _noted(draft, name, f"{len(cases)} fully labelled exams")
@@ -83,7 +80,7 @@ def _calibrated(draft: "Draft", name: str, samples: list, cases: list[LoadedCase
     return replace(draft, manifest=replace(draft.manifest, review=review))
 
 
-def _noted(draft: "Draft", name: str, what: str) -> "Draft":
+def _noted(draft: Draft, name: str, what: str) -> Draft:
     card = draft.manifest.domain(name)
     note = f"{what} were kept from training: too few for a temperature, a verdict and a review."
     return draft.with_card(name, note=" ".join(filter(None, (card.note, note))))

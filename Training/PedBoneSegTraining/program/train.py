@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from .. import configuration
     from ..loop.distributed import Ranks
-    from .training_run import train
+    from ..models.training_run import train
 
     config = configuration.load(args.config, args.overrides)
     ranks = Ranks.start(config.run.device)

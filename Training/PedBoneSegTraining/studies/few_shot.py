@@ -17,10 +17,10 @@ from PedBoneSegLib.models.store import resolve
 
 from .. import configuration
 from ..data.dataset import load_case, read_dataset
-from ..evaluation.evaluate import labels_of, mean_dice, plain, score_cases
+from ..evaluation.evaluate import labels_of, mean_dice, score_cases, without_signatures
 from ..loop.distributed import Ranks
 from ..models import adapt
-from ..program import train
+from ..models.training_run import train
 from ..synthesis.cohort import Recipe
 from ..synthesis.source import STACK_VOXELS
 from ..synthesis.writer import write_cohort
@@ -75,7 +75,7 @@ def study(cohort: Cohort, bundle: Bundle, args, out: Path) -> dict[str, dict[int
     exams = [load_case(test, case) for case in test.cases]
 
     def score(path: Path, domain: str) -> float | None:
-        predictor = Predictor(plain(Bundle.load(path)), args.device)
+        predictor = Predictor(without_signatures(Bundle.load(path)), args.device)
         return mean_dice(score_cases(labels_of(predictor, domain), exams, bones))
 
     ways: dict[str, dict[int, float | None]] = {"adapt": {}, "train --init": {}, "train from nothing": {}}
@@ -90,7 +90,7 @@ def study(cohort: Cohort, bundle: Bundle, args, out: Path) -> dict[str, dict[int
         for way, init in (("train --init", str(bundle.path)), ("train from nothing", None)):
             run = out / f"{cohort.joint}-{count}-{bool(init)}"
             config = configuration.from_dict(settings(cohort.joint, csv, bundle, learnt, args))
-            train.train(config, run, Ranks.start(args.device), init)
+            train(config, run, Ranks.start(args.device), init)
             ways[way][count] = score(run / f"{config.name}.safetensors", cohort.joint)
     return ways
 

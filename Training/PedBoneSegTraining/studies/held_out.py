@@ -12,7 +12,7 @@ from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
 
-from ..evaluation.evaluate import labels_of, metrics_of, plain, score_cases
+from ..evaluation.evaluate import labels_of, metrics_of, score_cases, without_signatures
 from ..synthesis.anatomy.sources import shape_source
 from .exams import DEGRADED, apply, cohort
 from .tables import keep, options, table
@@ -33,7 +33,7 @@ def main() -> None:
             for card in bundle.manifest.domains
         }
         for name, bundle in models.items()
-        for predictor in [Predictor(plain(bundle), args.device)]
+        for predictor in [Predictor(without_signatures(bundle), args.device)]
     }
     text = "\n\n".join(f"**{name}**\n\n{summary(domains)}" for name, domains in found.items())
     keep("held_out", args, {"families": found}, text, models)

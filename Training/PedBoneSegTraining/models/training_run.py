@@ -28,8 +28,8 @@ from ..loop.runfolder import RunFolder
 from ..loop.sources import open_source
 from ..loop.stages import NetworkStage, stages
 from ..loop.trainer import Trainer
-from ..models.export import export_run, report
 from ..synthesis.anatomy import JOINTS
+from .export import export_run, report
 
 ACCEPTANCE_BATCHES = 16  # that a finished auxiliary module is judged on
 
