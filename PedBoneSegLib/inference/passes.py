@@ -13,11 +13,12 @@ from torch.nn import functional
 
 from ..errors import OutOfMemory
 from ..models.manifest import DomainCard
+from ..models.slice_settings import SliceSettings
 from ..network.fold import FoldedNetwork
 from ..volume import Notice, Volume
 from .resampling import linear_matrix
 from .review import raw_doubt
-from .slices import SliceSettings, SliceStack
+from .slices import SliceStack
 
 BATCH_PIXELS = {"cpu": 4 << 16, "mps": 8 << 16, "cuda": 32 << 16}  # 4, 8, 32 slices of 256 × 256
 
@@ -191,7 +192,8 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
 
     Linear between pixel centers, so the borders of bones are smooth where the input is finer than the network.
     """
-    logits = logits[(..., *stack.window)].contiguous()
+    down, across = stack.window
+    logits = logits[..., down, across].contiguous()
     size = tuple(crop.stop - crop.start for crop in stack.crop)
     scales = [1.0 if abs(scale - 1) < 1e-6 else scale * (1 + 1e-6) for scale in stack.scale]  # torch rounds down
     if scales == [1.0, 1.0]:
@@ -203,5 +205,5 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
             for own, n, scale in zip(size, logits.shape[-2:], stack.scale, strict=True)
         )
         return rows @ logits @ columns.T
-    options = {"mode": "bilinear", "recompute_scale_factor": False}
-    return functional.interpolate(logits, scale_factor=scales, **options)[..., : size[0], : size[1]]
+    enlarged = functional.interpolate(logits, scale_factor=scales, mode="bilinear", recompute_scale_factor=False)
+    return enlarged[..., : size[0], : size[1]]

@@ -129,7 +129,8 @@ def _judge(
     kept = np.where(contacts.max(axis=1) >= TOUCHING * surface, other, 0).astype(np.uint8)
     far, notices = [], []
     large = np.flatnonzero((kept == 0) & (pieces.ml >= MIN_PIECE_ML))
-    tree = spatial.cKDTree(pieces.body, balanced_tree=False, compact_nodes=False) if len(large) else None
+    if len(large):
+        tree = spatial.cKDTree(pieces.body, balanced_tree=False, compact_nodes=False)
     for number in large:
         voxels = pieces.voxels[pieces.piece == number]
         step = max(1, len(voxels) // 20_000)

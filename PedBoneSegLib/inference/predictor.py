@@ -191,7 +191,8 @@ class Predictor:
         key = (domain, str(device), precision)
         if key not in self._networks:
             network = self.bundle.folded(domain).to(device=device, dtype=precision)
-            self._networks[key] = network.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
+            self._networks[key] = network
         return self._networks[key]
 
     def precision(self, device: torch.device) -> torch.dtype:

@@ -18,12 +18,16 @@ None of it knows places or orientations: two sides, flips and upside-down volume
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..models.manifest import DomainCard
+
+if TYPE_CHECKING:
+    from ..models.bundle import Bundle
 
 FLOOR = 1e-2  # of the largest singular value
 MOST_SLICES = 8
@@ -121,20 +125,20 @@ class Reference:
     `entry` is the domain's `signature` in the manifest: the layers looked at, and the threshold of each distance.
     """
 
-    entry: dict
+    entry: dict[str, Any]
     signatures: np.ndarray  # [exams, C]
     pooled: Whitened | None = None
     apart: Apart | None = None
 
     @classmethod
-    def of(cls, bundle, card: DomainCard) -> "Reference | None":
+    def of(cls, bundle: "Bundle", card: DomainCard) -> "Reference | None":
         """From a bundle; None where the domain has no signatures, or too few for a verdict."""
-        if not cls.decides(card):
+        if card.signature is None or not cls.decides(card):
             return None
-        kinds = ("signatures", "pooled", "others")
-        signatures, rows, others = (bundle.tensors.get(f"{kind}.{card.name}") for kind in kinds)
+        rows, others = (bundle.tensors.get(f"{kind}.{card.name}") for kind in ("pooled", "others"))
         pooled = None if rows is None else Whitened(rows)
-        return cls(card.signature, signatures, pooled, None if others is None else Apart(rows, others))
+        apart = None if rows is None or others is None else Apart(rows, others)
+        return cls(card.signature, bundle.tensors[f"signatures.{card.name}"], pooled, apart)
 
     @staticmethod
     def decides(card: DomainCard) -> bool:
@@ -152,7 +156,7 @@ class Reference:
         if not seen.count:
             return {"spectral": FARTHEST / self.entry["threshold"]}
         parts = {"spectral": nearest(seen.signature, self.signatures) / self.entry["threshold"]}
-        if self.pooled:
+        if self.pooled and more:
             values = moments[more["layer"]].pooled
             parts["pooled"] = self.pooled.distance(values) / more["threshold"]
             if self.apart:
@@ -168,7 +172,7 @@ def nearest(signature: np.ndarray, others: np.ndarray) -> float:
     return float(np.sqrt(((np.asarray(others, np.float64) - signature) ** 2).sum(1).min()))
 
 
-def spread_slices(occupied: Sequence[int], most: int = MOST_SLICES) -> np.ndarray:
+def spread_slices(occupied: Sequence[int] | np.ndarray, most: int = MOST_SLICES) -> np.ndarray:
     """At most `most` of the body's slices, evenly spaced, the middles of equal parts."""
     count = min(most, len(occupied))
     return np.asarray(occupied)[((np.arange(count) + 0.5) * len(occupied) / max(1, count)).astype(int)]

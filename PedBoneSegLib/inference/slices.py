@@ -11,6 +11,7 @@ into [slice, row, column]; nothing is rotated, an oblique volume keeps its slice
     axial       inferior → superior    anterior → posterior    right → left
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -19,6 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..models.slice_settings import SliceSettings
+from ..volume import Grid, Volume
 from .resampling import SliceAxis, largest_share
 
 # plane → for (slice, row, column): the world axis (0 left, 1 posterior, 2 superior) and the sense in which it is read
@@ -49,7 +51,7 @@ def canonical_axes(direction: Sequence[Sequence[float]]) -> tuple[tuple[int, int
     return tuple((axis, 1 if cosines[world, axis] >= 0 else -1) for world, axis in enumerate(best))
 
 
-def choose_plane(grid, settings: SliceSettings) -> str:
+def choose_plane(grid: Grid, settings: SliceSettings) -> str:
     """The plane across the coarsest axis; the settings' plane when the voxels are nearly isotropic.
 
     An axis of one voxel is always sliced across: any other plane would leave a line for an image.
@@ -79,7 +81,7 @@ class SliceStack:
     non_finite   number of NaN and infinite voxels; they are read as the smallest finite value
     """
 
-    def __init__(self, volume, settings: SliceSettings, *, force_plane: str | None = None):
+    def __init__(self, volume: Volume, settings: SliceSettings, *, force_plane: str | None = None) -> None:
         grid = volume.grid
         self.settings = settings
         self.plane = force_plane or choose_plane(grid, settings)
@@ -92,13 +94,16 @@ class SliceStack:
         self.count = self._view.shape[0]
         self.spacing, *self.in_plane = (float(grid.spacing[axis]) for axis in self._order)
         self._read_as, self._fill, self.non_finite = self._inspect()
+        body: np.ndarray
         body, edges = self._find_body()
         self.normalization = self._measure(body, edges)
-        self.occupied = np.flatnonzero(body.any(axis=(1, 2))[_block_of(edges[0], self.count)])
-        self._lines, self.field_cut = [], False
+        self.occupied = np.flatnonzero(np.asarray(body.any(axis=(1, 2)))[_block_of(edges[0], self.count)])
+        self._lines: list[SliceAxis] = []
+        self.field_cut = False
         for axis, spacing in enumerate(self.in_plane, start=1):
             size = self._view.shape[axis]
-            hit = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis}))[_block_of(edges[axis], size)])
+            seen = np.asarray(body.any(axis=tuple({0, 1, 2} - {axis})))
+            hit = np.flatnonzero(seen[_block_of(edges[axis], size)])
             margin = int(np.ceil(settings.margin_mm / spacing))
             start, stop = (max(0, hit[0] - margin), min(size, hit[-1] + 1 + margin)) if len(hit) else (0, size)
             longest = max(1, int(settings.field_mm / spacing))
@@ -134,8 +139,8 @@ class SliceStack:
             missing = [int(index) for index in np.unique(part) if index not in self._made]
             self._made |= dict(zip(missing, self._resample(missing), strict=True))
             for place in np.ndindex(part.shape):
-                images[start:][place] = self._made[part[place]]
-            for index in list(self._made)[: -max(CHUNK, KEPT_PIXELS // np.prod(self.shape))]:
+                images[start:][place] = self._made[int(part[place])]
+            for index in list(self._made)[: -max(CHUNK, KEPT_PIXELS // math.prod(self.shape))]:
                 del self._made[index]
         return images
 
@@ -166,9 +171,11 @@ class SliceStack:
             lowest = min(lowest, float(part.min() if finite.all() else np.min(part, where=finite, initial=np.inf)))
         return read_as, (lowest if np.isfinite(lowest) else 0.0), bad
 
-    def _read(self, indices: np.ndarray | slice, rows=slice(None), columns=slice(None)) -> np.ndarray:
+    def _read(
+        self, indices: Sequence[int] | slice, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> np.ndarray:
         """Slices as a contiguous array of the calculating type, without non-finite values."""
-        values = np.array(self._view[indices, rows, columns], self._read_as, order="C")
+        values: np.ndarray = np.array(self._view[indices, rows, columns], self._read_as, order="C")
         if self.non_finite:
             values[~np.isfinite(values)] = self._fill
         return values
@@ -210,7 +217,7 @@ class SliceStack:
         steps = [max(1, int(each[1] - each[0]) // 2) if len(each) > 1 else 1 for each in edges]
         picks = [np.arange(0, size, step) for size, step in zip(self._view.shape, steps, strict=True)]
         where = [np.searchsorted(edge, pick, side="right") - 1 for edge, pick in zip(edges, picks, strict=True)]
-        parts = [np.empty(0, self._read_as)]
+        parts: list[np.ndarray] = [np.empty(0, self._read_as)]
         for pick, block in zip(picks[0], where[0], strict=True):
             if body[block].any():
                 values = self._read(slice(pick, pick + 1), slice(None, None, steps[1]), slice(None, None, steps[2]))[0]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..errors import BadInput, BadModel
 from ..files import sweep_partials, whole_file
-from .bundle import read_manifest, verify
+from .bundle import read_manifest as read_manifest
+from .bundle import verify as verify
 from .manifest import MODEL_NAME, Manifest
 
 SUFFIX = ".safetensors"

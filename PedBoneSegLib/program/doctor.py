@@ -6,6 +6,7 @@ import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..errors import PedBoneSegError
@@ -14,7 +15,7 @@ from ..models import store
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk", "nibabel")
 
 
-def examine() -> dict:
+def examine() -> dict[str, Any]:
     """The `doctor` object. Whatever does not work is part of the answer, not an error."""
     return {
         "version": __version__, "python": platform.python_version(),
@@ -34,7 +35,7 @@ def redacted(path: Path) -> str:
         return f"…/{path.name}"
 
 
-def to_text(document: dict) -> str:
+def to_text(document: dict[str, Any]) -> str:
     lines = []
     for key, value in document.items():
         if isinstance(value, dict):
@@ -53,7 +54,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> list[dict]:
+def _devices() -> list[dict[str, Any]]:
     try:
         import torch
 
@@ -67,7 +68,7 @@ def _devices() -> list[dict]:
     ]  # fmt: skip
 
 
-def _model(stored: store.StoredModel) -> dict:
+def _model(stored: store.StoredModel) -> dict[str, Any]:
     entry = {"name": stored.name, "built_in": "built in" if stored.built_in else "installed"}
     try:
         manifest = store.verify(stored.path)

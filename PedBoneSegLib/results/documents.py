@@ -21,7 +21,7 @@ Document: TypeAlias = dict[str, Any]
 def segment_document(result: "SegmentationResult", output: str | os.PathLike[str] | None) -> Document:
     """The object of `segment`; `output` is the file with the labels. `review` is absent where there is none."""
     detection, volumes = result.detection, result.volumes_ml
-    document = {
+    document: Document = {
         "output": None if output is None else str(output), "joint": result.joint, "domain": result.domain,
         "side": result.side, "device": result.device, "precision": result.precision,
         "seconds": round(result.seconds, 3),
@@ -50,7 +50,7 @@ def detect_document(detection: "Detection") -> Document:
 def measure_document(measurements: "Measurements") -> Document:
     """The object of `measure`; `surfaces` are there only if meshes were written."""
     bones = {name: {"label": bone.label, **bone} for name, bone in measurements.items()}
-    document = {"joint": measurements.joint, "side": measurements.side, "bones": bones}
+    document: Document = {"joint": measurements.joint, "side": measurements.side, "bones": bones}
     if measurements.surfaces is not None:
         document["surfaces"] = {bone: str(path) for bone, path in measurements.surfaces.items()}
     return document
