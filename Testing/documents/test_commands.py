@@ -1,7 +1,8 @@
 """The documents' commands are run as they stand, page by page, in a folder that looks like a fresh clone.
 
-A block of commands is fenced with ```sh. All of a page's blocks run in one shell, in their order, and each must
-succeed. An HTML comment above a block, which a reader does not see, can say
+A block of commands is fenced with ```sh or ```python. All of a page's blocks run in one shell, in their order, and each
+must succeed. (docs/python.md has a test of its own, in Testing/runtime/test_api.py.) An HTML comment above a block,
+which a reader does not see, can say
 
     <!-- in the test: --exams 10 → --exams 3; … -->     run it with smaller numbers or with options added
     <!-- not run: why -->                               leave it out
@@ -60,7 +61,7 @@ class Block:
         for old, new in self.substitutions:
             assert commands.count(old) == 1, f"{self.page}:{self.line}: {old!r} stands {commands.count(old)} times"
             commands = commands.replace(old, new)
-        return commands
+        return commands if self.language == "sh" else f".venv/bin/python - <<'PYTHON'\n{commands}PYTHON\n"
 
 
 def blocks(page: str) -> list[Block]:
@@ -74,12 +75,12 @@ def blocks(page: str) -> list[Block]:
     ]  # fmt: skip
 
 
-def shell(page: str) -> list[Block]:
-    return [block for block in blocks(page) if block.language == "sh"]
+def executable(page: str) -> list[Block]:
+    return [block for block in blocks(page) if block.language in ("sh", "python")]
 
 
 def to_run(page: str) -> list[Block]:
-    return [block for block in shell(page) if not block.skipped]
+    return [block for block in executable(page) if not block.skipped]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_every_block_says_what_it_is(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_substitution_makes_it_smaller_and_nothing_else(page):
     """The command stays the same but for numbers, and options that may be added."""
-    for block in shell(page):
+    for block in executable(page):
         for old, new in block.substitutions:
             before, after = (re.sub(r"\d+(\.\d+)?", "#", text).split() for text in (old, new))
             assert after[: len(before)] == before, f"{old} → {new}"
@@ -140,7 +141,7 @@ def test_a_substitution_makes_it_smaller_and_nothing_else(page):
 
 def test_what_is_not_run_says_why():
     """All blocks that no test runs: whoever adds one adds it here too, where a reviewer sees it."""
-    left_out = [block for page in PAGES for block in shell(page) if block.skipped]
+    left_out = [block for page in PAGES for block in executable(page) if block.skipped]
     assert all(len(block.skipped) > 10 for block in left_out)
     assert sorted((block.page, block.body.split("\n")[0][:40]) for block in left_out) == [
         ("CONTRIBUTING.md", ".venv/bin/pre-commit install"),
