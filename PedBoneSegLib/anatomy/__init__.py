@@ -1,8 +1,7 @@
 """Joints and their bones: label value, name, color and SNOMED CT codes, one CSV per joint.
 
-The CSV has the form of 3D Slicer's color tables, so that the same file drives the training labels, the segments'
-names, colors and terminology, and DICOM SEG. A model carries its own tables: a new joint needs no code. Standard
-library only.
+The CSV has the form of 3D Slicer's color tables, so one file defines the training labels, the segments' names, colors
+and terminology, and DICOM SEG. A model contains its own tables, so a new joint needs no code. Standard library only.
 """
 
 import csv
@@ -17,8 +16,8 @@ from ..errors import BadInput
 _COLUMNS = ["LabelValue", "Name", "Color_R", "Color_G", "Color_B", "Color_A"] + [
     f"{entry}_{part}" for entry in ("Category", "Type") for part in ("CodingScheme", "CodeValue", "CodeMeaning")
 ]
-_NAME = re.compile(r"[^\W_][\w ()+-]{0,63}")  # becomes a file's name, a JSON key and a segment's name
-_CODE = re.compile(r"[^~^|\r\n]{0,200}")  # the separators of Slicer's terminology entries
+_NAME = re.compile(r"[^\W_][\w ()+-]{0,63}")  # used as a file's name, a JSON key and a segment's name
+_CODE = re.compile(r"[^~^|\r\n]{0,200}")  # without the separators of Slicer's terminology entries
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ class JointTable:
         if not names or values != list(range(1, len(names) + 1)) or len(names) > 254:
             raise BadInput(f"{which}: the label values are {values}", "number the bones 1, 2, 3, … (254 at most)")
         if len({name.casefold() for name in names}) < len(names):
-            raise BadInput(f"{which}: a name occurs twice in {names}", "give every bone its own")
+            raise BadInput(f"{which}: a name occurs twice in {names}", "give every bone its own name")
         for name in names:
             if not _NAME.fullmatch(name):
-                raise BadInput(f"{which}: {name!r} is no bone's name", "use letters and digits")
+                raise BadInput(f"{which}: {name!r} is not a valid name for a bone", "use letters and digits")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -77,7 +76,7 @@ class JointTable:
 
     @classmethod
     def from_csv(cls, text: str, joint: str) -> "JointTable":
-        """Reads a color table as Slicer writes it; further columns and a background row (label 0) are ignored."""
+        """Reads a color table as Slicer writes it. Other columns and a background row (label 0) are ignored."""
         reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
         missing = {"LabelValue", "Name"} - set(reader.fieldnames or ())
         if missing:
@@ -113,7 +112,8 @@ def joint_table(joint: str) -> JointTable:
 
 
 def display_name(bone: Bone | str, side: str | None = None) -> str:
-    """A name to show: "Right femur", or "Femur" where the side is not known. Programs read bare names and a side."""
+    """The name for people: "Right femur", or "Femur" if the side is not known. Programs read the bare name and the side
+    separately."""
     name = bone if isinstance(bone, str) else bone.name
     return f"{side.capitalize()} {name}" if side else name[:1].upper() + name[1:]
 
@@ -130,5 +130,5 @@ def _code(row: dict[str, str], entry: str) -> Code:
     parts = [(row.get(f"{entry}_{part}") or "").strip() for part in ("CodingScheme", "CodeValue", "CodeMeaning")]
     for part in parts:
         if not _CODE.fullmatch(part):
-            raise ValueError(f"{entry} code {part!r} holds one of the characters ~ ^ |")
+            raise ValueError(f"{entry} code {part!r} contains one of the characters ~ ^ |")
     return Code(*parts)

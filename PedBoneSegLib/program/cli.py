@@ -1,5 +1,5 @@
-"""The program `pedboneseg`. What the verbs do stands in a file of its name beside this one; here are their
-options, what is printed, and exit codes. Research software, not a medical device."""
+"""The program `pedboneseg`: its options, what it prints, and its exit codes. What each verb does is in the file of that
+name in this folder. Research software, not a medical device."""
 
 import argparse
 import importlib
@@ -7,9 +7,10 @@ import importlib.util
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from .. import __version__
 from ..errors import BadInput, foreseen
@@ -22,7 +23,11 @@ from .protocol import EXIT_CODES, failure, to_json
 from .segment import SIDES, SegmentOptions, segment
 from .session import Session
 
+if TYPE_CHECKING:
+    from ..results.documents import Document
+
 TRAINING_VERBS = ("synthesize", "check-data", "train", "evaluate", "export", "adapt")
+TRAINING_PACKAGES = ("nibabel", "matplotlib", "tqdm", "tensorboard", "vtk")  # the extra `training` in pyproject.toml
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,17 +60,26 @@ def _fail(error: BaseException) -> int:
 # ---------------------------------------------------------------------------------------------------------- options
 
 
+Option: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]  # the names, and the arguments of `add_argument`
+Verb: TypeAlias = tuple[Callable[[Namespace], int | None] | None, str, tuple[Option, ...]]
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
 
 
-def _option(*names: str, **settings) -> tuple:
+def _option(*names: str, **settings: Any) -> Option:
     return names, settings
 
 
-def _options() -> dict[str, tuple]:
-    """Verb → what runs it, what it does, its options; a verb of two words stands below the first."""
+def _verb(run: Callable[[Namespace], int | None] | None, text: str, *options: Option) -> Verb:
+    return run, text, options
+
+
+def _verbs() -> dict[str, Verb]:
+    """For each verb: the function that runs it, what it does, its options. "models list" is the verb "list" below
+    "models"."""
     json_ = _option("--json", action="store_true", help="print one JSON object")
     limit = _option("--max-voxels", type=int, metavar="N", help="refuse larger files; by default 2^28 = 268,435,456")
     image = (
@@ -77,45 +91,46 @@ def _options() -> dict[str, tuple]:
     )
     model = _option("name", metavar="MODEL", help="a name or a path")
     return {
-        "segment": (
+        "segment": _verb(
             _segment, "segment a volume, a DICOM folder, or a folder of volumes",
             _option("input", metavar="INPUT", help="NIfTI, NRRD, MetaImage or DICOM; a folder of them is a batch"),
             _option("-o", "--output", help="by default NAME_bones.nii.gz beside the input, or FOLDER_bones/"),
             _option("--joint", default="auto", help="ankle, knee, shoulder, auto, or another that the model knows"),
             _option("--side", choices=SIDES, help="which side it is; the image cannot tell"), *image,
-            _option("--probabilities", metavar="P", help="also write 8-bit probabilities, a component a bone"),
+            _option("--probabilities", metavar="P", help="also write 8-bit probabilities, one component for each bone"),
             _option("--uncertainty", metavar="P", help="also write how probably each label is wrong, 0-254"),
             _option("--overwrite", action="store_true", help="replace outputs that are there"),
-            _option("--json", action="store_true", help="print one JSON object a file, and for a batch a summary"),
+            _option("--json", action="store_true", help="print a JSON object for each file, and for a batch a summary"),
         ),
-        "detect": (
+        "detect": _verb(
             _detect, "say which joint an image shows, and whether it is like any the model knows",
             _option("input", metavar="INPUT"), *image, json_,
         ),
-        "measure": (
+        "measure": _verb(
             _measure, "measure the bones of a segmentation",
             _option("input", metavar="SEGMENTATION", help=".seg.nrrd, or a label map with --joint"),
             _option("--joint", help="whose label values a plain label map has"),
-            _option("--model", metavar="NAME_OR_PATH", help="a model that knows the joint, where it is an own one"),
-            _option("--surfaces", metavar="DIR", help="also write a surface mesh a bone"), limit, json_,
+            _option("--model", metavar="NAME_OR_PATH", help="the model that knows the joint, if it is not built in"),
+            _option("--surfaces", metavar="DIR", help="also write a surface mesh of each bone"), limit, json_,
             _option("--csv", action="store_true", help="print a table"),
         ),
-        "models": (None, "list, show, verify, install or remove models"),
-        "models list": (_models, "the models at hand", json_),
-        "models show": (_models, "a model's joints, labels and card", (model[0], {**model[1], "nargs": "?"}), json_),
-        "models verify": (_models, "check a model's contents", model, json_),
-        "models install": (
+        "models": _verb(None, "list, show, verify, install or remove models"),
+        "models list": _verb(_models, "list the models", json_),
+        "models show": _verb(_models, "show a model's joints, labels and card",
+            _option("name", metavar="MODEL", nargs="?", help="a name or a path"), json_),
+        "models verify": _verb(_models, "check a model's contents", model, json_),
+        "models install": _verb(
             _models, "copy a model into the store", model,
             _option("--name", dest="as", help="install it under this name"),
             _option("--overwrite", action="store_true", help="replace a model of that name"), json_,
         ),
-        "models remove": (_models, "delete an installed model", model, json_),
-        "serve": (_serve, "run the worker: JSON lines on stdin and stdout"),
-        "demo": (
+        "models remove": _verb(_models, "delete an installed model", model, json_),
+        "serve": _verb(_serve, "run the worker: JSON lines on stdin and stdout"),
+        "demo": _verb(
             _demo, "segment the bundled sample; write pictures and a report",
             _option("-o", "--output", metavar="DIR", default="demo-output", help="the folder to write to"),
         ),
-        "doctor": (_doctor, "print versions, devices and models: what a bug report needs", json_),
+        "doctor": _verb(_doctor, "print versions, devices and models: what a bug report needs", json_),
     }  # fmt: skip
 
 
@@ -124,23 +139,23 @@ def _parser() -> argparse.ArgumentParser:
     training = f"With the training library installed also: {', '.join(TRAINING_VERBS)}."
     parser = _Parser(prog="pedboneseg", description=about, epilog=training)
     parser.add_argument("--version", action="version", version=f"pedboneseg {__version__}")
-    below = {"": parser.add_subparsers(metavar="VERB", required=True)}
-    for name, (run, text, *options) in _options().items():
-        first, _, second = name.rpartition(" ")
-        chosen = below[first].add_parser(second, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    groups = {"": parser.add_subparsers(metavar="VERB", required=True)}
+    for verb, (run, text, options) in _verbs().items():
+        group, _, name = verb.rpartition(" ")
+        subparser = groups[group].add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if run is None:
-            below[name] = chosen.add_subparsers(metavar="ACTION", dest="action", required=True)
+            groups[verb] = subparser.add_subparsers(metavar="ACTION", dest="action", required=True)
         for names, settings in options:
-            chosen.add_argument(*names, **settings)
-        chosen.set_defaults(run=run)
+            subparser.add_argument(*names, **settings)
+        subparser.set_defaults(run=run)
     return parser
 
 
 # ------------------------------------------------------------------------------------------------------------ verbs
 
 
-def _fields(args: Namespace) -> dict:
-    """A request's fields, as the worker gets them."""
+def _fields(args: Namespace) -> dict[str, Any]:
+    """The options as the fields of a request, as the worker gets them."""
     return {key: value for key, value in vars(args).items() if key not in ("run", "json", "csv")}
 
 
@@ -156,7 +171,8 @@ def _segment(args: Namespace) -> int:
             for row in segment_folder(Session(), options, bar):
                 bar.close()
                 show(row)
-            return row["summary"]["exit_code"]
+            exit_code: int = row["summary"]["exit_code"]
+            return exit_code
         result = segment(Session(), options, bar)
     show(result)
     return 0
@@ -229,23 +245,33 @@ def _doctor(args: Namespace) -> None:
 
 
 def _training(argv: list[str]) -> int:
+    """Runs a verb of the training library. BadInput says what to install if the library or one of its packages is
+    missing."""
     if importlib.util.find_spec("PedBoneSegTraining") is None:
-        hint = 'pip install "pedboneseg[training]", or run it in a copy of the repository after `make setup`'
-        raise BadInput(f"{argv[0]} needs the training library", hint)
-    return importlib.import_module("PedBoneSegTraining.program.commands").main(argv)
+        raise BadInput(f"{argv[0]} needs the training library, which is not here", "install it: pip install pedboneseg")
+    try:
+        code: int = importlib.import_module("PedBoneSegTraining.program.commands").main(argv)
+        return code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in TRAINING_PACKAGES:
+            raise
+        hint = f"install what training needs: {sys.executable} -m pip install {' '.join(TRAINING_PACKAGES)}"
+        raise BadInput(f"{argv[0]} needs the package {package}, which is not installed", hint) from error
 
 
 # ---------------------------------------------------------------------------------------------------------- printing
 
 
-def _print_json(document: dict) -> None:
+def _print_json(document: "Document") -> None:
     print(to_json(document), flush=True)
 
 
-def _print_result(row: dict) -> None:
+def _print_result(row: "Document") -> None:
     if summary := row.get("summary"):
         counts = ", ".join(f"{summary[key]} {key}" for key in ("done", "skipped", "failed"))
-        print(one_line(f"{summary['files']} files: {counts}; see {summary['csv']}"), flush=True)
+        files = f"{summary['files']} file{'' if summary['files'] == 1 else 's'}"
+        print(one_line(f"{files}: {counts}; see {summary['csv']}"), flush=True)
     elif fault := row.get("error"):
         line = one_line(f"pedboneseg: {row['input']}: {fault['message']}; {fault['hint']}")
         print(line, file=sys.stderr, flush=True)
@@ -257,7 +283,7 @@ def _print_result(row: dict) -> None:
 
 
 class _Bar:
-    """A progress bar on a terminal; silence in a pipe."""
+    """A progress bar on a terminal; nothing in a pipe."""
 
     WIDTH = 30
 
@@ -272,6 +298,6 @@ class _Bar:
             print(f"\r\x1b[K{bar} {fraction:4.0%} {one_line(stage)[:60]}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Makes room for other lines; the next step shows it again."""
+        """Removes the bar, so that other lines can be printed. The next step shows it again."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

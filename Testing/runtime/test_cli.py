@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -249,6 +250,31 @@ def test_training_verbs_without_the_training_library(run, monkeypatch):
     for verb in cli.TRAINING_VERBS:
         code, out, err = run(verb, "--help")
         assert (code, out, err.count("\n")) == (2, "", 1) and "pip install" in err
+
+
+@pytest.mark.parametrize("verb", ["adapt", "evaluate", "synthesize"])
+def test_a_training_verb_says_how_to_install_a_package_that_is_missing(verb, tmp_path):
+    """In a process without the extras, as after `pip install pedboneseg` and in 3D Slicer."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in extras["training"]}
+    assert needed == set(cli.TRAINING_PACKAGES)
+    words = {
+        "adapt": ["--model", "m", "--joint", "knee", "--data", "d"],
+        "evaluate": ["--model", "m", "--joint", "knee", "--data", "d"],
+        "synthesize": ["out", "--exams", "1", "--joints", "knee"],
+    }[verb]  # fmt: skip
+    code = f"""
+import sys
+for name in {sorted(needed)!r}:
+    sys.modules[name] = None  # any import of it fails
+from PedBoneSegLib.program.cli import main
+sys.exit(main({[verb, *words]!r}))
+"""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "Training")])
+    environment = {**os.environ, "PYTHONPATH": path, "PEDBONESEG_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "bug" not in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert f"{verb} needs the package" in done.stderr and "-m pip install nibabel matplotlib tqdm" in done.stderr
 
 
 def test_training_verbs_are_handed_on(run, monkeypatch):

@@ -27,6 +27,11 @@ GUI_ROOMS = (
     "results.documents",
     "volume",
 )  # fmt: skip
+FLOORS = (  # of the runtime, top to bottom: a file imports from its own room and from the floors below
+    ("__main__", "pedboneseg"), ("program",), ("api",), ("results",), ("inference",), ("models",),
+    ("formats", "network"), ("anatomy",), ("volume", "files"), ("progress",), ("errors",), ("plaintext",),
+    ("__version__",),
+)  # fmt: skip
 SLICER = {"slicer", "qt", "ctk", "mrml", "vtkSegmentationCorePython", "vtkMRMLLogicPython"}
 ALLOWED = {"numpy", "scipy", "SimpleITK", "torch", "safetensors", "vtk", "vtkmodules"}
 BANNED = ("monai", "timm", "torchvision", "nibabel", "matplotlib", "pandas", "torchio", "skimage", "PIL", "tqdm")
@@ -79,6 +84,28 @@ def test_the_runtime(path):
         assert top in sys.stdlib_module_names | ALLOWED | {"PedBoneSegLib"}, module
         if outermost and top == "torch":
             assert room.startswith(TORCH_ROOMS), "torch at file scope"
+
+
+def upward(path, root=ROOT / "PedBoneSegLib"):
+    """The rooms on its own floor or above it that a file of the runtime imports, also within functions. What stands
+    under `if TYPE_CHECKING` does not count."""
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    own = path.relative_to(root).parts[0].removesuffix(".py")
+    rooms = {name.split(".")[1] for name, _ in imports(path, root.parent) if name.startswith("PedBoneSegLib.")}
+    return sorted(room for room in rooms - {own} if floor_of[room] <= floor_of[own])
+
+
+@pytest.mark.parametrize("path", files("PedBoneSegLib"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_runtime_imports_downward_only(path):
+    if path.parent.name != "PedBoneSegLib" or path.name != "__init__.py":
+        assert not upward(path)
+
+
+def test_an_import_from_above_is_seen(tmp_path):
+    room = tmp_path / "PedBoneSegLib" / "models"
+    room.mkdir(parents=True)
+    (room / "a.py").write_text("from ..errors import BadModel\ndef f():\n    from ..inference import predictor\n")
+    assert upward(room / "a.py", tmp_path / "PedBoneSegLib") == ["inference"]
 
 
 @pytest.mark.parametrize("path", files("Training"), ids=lambda path: str(path.relative_to(ROOT)))
