@@ -231,10 +231,11 @@ def measure(
 def _joint_table(joint: str | None, model: str | os.PathLike[str] | None) -> "JointTable | None":
     from .anatomy import joint_table, known_joints
     from .models import store
+    from .models.bundle import read_manifest
 
     if joint is None or (joint in known_joints() and model is None):
         return None if joint is None else joint_table(joint)
-    return store.read_manifest(store.resolve(None if model is None else os.fspath(model))).domains_of(joint)[0].table
+    return read_manifest(store.resolve(None if model is None else os.fspath(model))).domains_of(joint)[0].table
 
 
 def _to_volume(image: Image, series: str | None, frame: int | None, max_voxels: int | None) -> "Volume":

@@ -116,7 +116,8 @@ class Pass:
     def _run(self, images: np.ndarray) -> Tensor | list[Tensor]:
         pixels = torch.from_numpy(images).to(self.device, self.precision)
         if self.level is None:
-            return self.network(pixels).float()
+            logits: Tensor = self.network(pixels)
+            return logits.float()
         return self.network.encoder_features(pixels, self.level)
 
     @torch.inference_mode()
@@ -192,8 +193,8 @@ def on_own_pixels(logits: Tensor, stack: SliceStack) -> Tensor:
 
     Linear between pixel centers, so the borders of bones are smooth where the input is finer than the network.
     """
-    down, across = stack.window
-    logits = logits[..., down, across].contiguous()
+    rows_in, columns_in = stack.window
+    logits = logits[..., rows_in, columns_in].contiguous()
     size = tuple(crop.stop - crop.start for crop in stack.crop)
     scales = [1.0 if abs(scale - 1) < 1e-6 else scale * (1 + 1e-6) for scale in stack.scale]  # torch rounds down
     if scales == [1.0, 1.0]:

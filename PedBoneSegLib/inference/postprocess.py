@@ -1,11 +1,12 @@
-"""What the network cannot know slice by slice: which pieces belong together in 3-D.
+"""The clean-up in 3-D, since the network sees single slices only: which pieces belong to a bone.
 
-Pieces touch through faces. A bone's largest piece is its main body; every other piece of it is
+Voxels belong to one piece if they touch through faces. The largest piece of a bone is its main body. Every other piece
 
-1. given to another bone, if that bone's main body is what it touches most and covers a quarter of its surface;
-2. kept, if it has at least MIN_PIECE_ML and lies within NEAR_MM of the main body: an unfused epiphysis is no noise;
-3. kept, if it is far but at least LIKE_SIZE times the main body, with the warning `two-sides`: not ours to choose;
-4. dropped.
+1. goes to another bone, if it touches that bone's main body most and over at least a quarter of its own surface;
+2. is kept, if it has at least MIN_PIECE_ML and is within NEAR_MM of the main body: an unfused epiphysis is not noise;
+3. is kept with the warning `two-sides`, if it is far away but has at least LIKE_SIZE times the main body's volume: the
+   user has to decide which one is meant;
+4. is dropped otherwise.
 """
 
 from collections.abc import Callable, Sequence
@@ -127,10 +128,11 @@ def _judge(
     contacts[:, 0] = 0
     other = contacts.argmax(axis=1)
     kept = np.where(contacts.max(axis=1) >= TOUCHING * surface, other, 0).astype(np.uint8)
-    far, notices = [], []
+    far, notices = list[float](), list[Notice]()
     large = np.flatnonzero((kept == 0) & (pieces.ml >= MIN_PIECE_ML))
-    if len(large):
-        tree = spatial.cKDTree(pieces.body, balanced_tree=False, compact_nodes=False)
+    if not len(large):
+        return kept, notices
+    tree = spatial.cKDTree(pieces.body, balanced_tree=False, compact_nodes=False)
     for number in large:
         voxels = pieces.voxels[pieces.piece == number]
         step = max(1, len(voxels) // 20_000)

@@ -47,10 +47,10 @@ def largest_share(label_map: np.ndarray, rows: SliceAxis, columns: SliceAxis) ->
     largest, covered = np.zeros(best.shape), np.zeros(best.shape)
     for label in np.unique(label_map[label_map > 0]):
         mask = label_map == label
-        part = tuple(slice(*(np.flatnonzero(mask.any(axis=1 - axis))[[0, -1]] + (0, 1))) for axis in (0, 1))
+        part = tuple(slice(*(np.flatnonzero(mask.any(axis=1 - number))[[0, -1]] + (0, 1))) for number in (0, 1))
         down, across = (
-            _overlap(line.edges, seen.start, seen.stop) / line.ratio
-            for line, seen in zip((rows, columns), part, strict=True)
+            _overlap(axis.edges, seen.start, seen.stop) / axis.ratio
+            for axis, seen in zip((rows, columns), part, strict=True)
         )
         share = down @ mask[part].astype(np.float32) @ across.T
         covered += share
@@ -64,4 +64,4 @@ def _overlap(edges: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Length [pixels, stop − start] that the pixels between `edges` share with the samples from `start` to `stop`."""
     sample = np.arange(start, stop)
     shared = np.minimum(edges[1:, None], sample + 1) - np.maximum(edges[:-1, None], sample)
-    return np.maximum(shared, 0).astype(np.float32)
+    return np.asarray(np.maximum(shared, 0), np.float32)

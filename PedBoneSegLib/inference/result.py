@@ -120,7 +120,7 @@ class SegmentationResult:
         """4×4, from voxel indices (i, j, k, 1) to RAS millimeters, as nibabel has it."""
         import numpy as np
 
-        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.grid.affine
+        return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.grid.affine)
 
     @property
     def volumes_ml(self) -> dict[str, float]:

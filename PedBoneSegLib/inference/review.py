@@ -155,7 +155,7 @@ def jumps(areas: np.ndarray) -> np.ndarray:
     if len(areas) < 2:
         return np.zeros(len(areas))
     beside = np.concatenate([areas[1:2], areas, areas[-2:-1]])  # at either end, the only neighbor
-    return np.abs(areas - (beside[:-2] + beside[2:]) / 2).sum(1)
+    return np.asarray(np.abs(areas - (beside[:-2] + beside[2:]) / 2).sum(1))
 
 
 def ranked(urgency: np.ndarray, spacing: float) -> np.ndarray:

@@ -11,16 +11,16 @@ into [slice, row, column]; nothing is rotated, an oblique volume keeps its slice
     axial       inferior → superior    anterior → posterior    right → left
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Protocol
 
 import numpy as np
 from scipy import ndimage
 
 from ..models.slice_settings import SliceSettings
-from ..volume import Grid, Volume
+from ..volume import Grid
 from .resampling import SliceAxis, largest_share
 
 # plane → for (slice, row, column): the world axis (0 left, 1 posterior, 2 superior) and the sense in which it is read
@@ -36,25 +36,36 @@ KEPT_PIXELS = 1 << 24  # of resampled slices, 64 MiB
 
 @dataclass(frozen=True)
 class Normalization:
-    """Clip to [low, high], then (value − mean) / deviation; the four in the volume's own intensities."""
+    """Intensities are clipped to [low, high], then become (value − mean) / deviation. All four are intensities of the
+    volume."""
 
     low: float
     high: float
     mean: float
-    deviation: float  # 1 where the body is of one intensity
+    deviation: float  # 1 if the body has a single intensity
+
+
+class ImageOnGrid(Protocol):
+    """What a stack needs of a volume."""
+
+    @property
+    def array(self) -> np.ndarray: ...
+
+    @property
+    def grid(self) -> Grid: ...
 
 
 def canonical_axes(direction: Sequence[Sequence[float]]) -> tuple[tuple[int, int], ...]:
-    """For each of left, posterior, superior: the array axis that lies nearest to it and the sense (+1 or −1)."""
+    """For each of left, posterior, superior: the array axis that is nearest to it and the sense (+1 or −1)."""
     cosines = np.asarray(direction, float)
     best = max(permutations(range(3)), key=lambda order: sum(abs(cosines[w, a]) for w, a in enumerate(order)))
     return tuple((axis, 1 if cosines[world, axis] >= 0 else -1) for world, axis in enumerate(best))
 
 
 def choose_plane(grid: Grid, settings: SliceSettings) -> str:
-    """The plane across the coarsest axis; the settings' plane when the voxels are nearly isotropic.
+    """The plane across the coarsest axis, or the settings' plane if the voxels are nearly isotropic.
 
-    An axis of one voxel is always sliced across: any other plane would leave a line for an image.
+    An axis with a single voxel is always sliced across: in any other plane an image would be a line.
     """
     axes = [axis for axis, _ in canonical_axes(grid.direction)]
     across = {plane: axes[layout[0][0]] for plane, layout in PLANES.items()}
@@ -81,7 +92,7 @@ class SliceStack:
     non_finite   number of NaN and infinite voxels; they are read as the smallest finite value
     """
 
-    def __init__(self, volume: Volume, settings: SliceSettings, *, force_plane: str | None = None) -> None:
+    def __init__(self, volume: ImageOnGrid, settings: SliceSettings, *, force_plane: str | None = None) -> None:
         grid = volume.grid
         self.settings = settings
         self.plane = force_plane or choose_plane(grid, settings)
@@ -94,16 +105,13 @@ class SliceStack:
         self.count = self._view.shape[0]
         self.spacing, *self.in_plane = (float(grid.spacing[axis]) for axis in self._order)
         self._read_as, self._fill, self.non_finite = self._inspect()
-        body: np.ndarray
         body, edges = self._find_body()
-        self.normalization = self._measure(body, edges)
-        self.occupied = np.flatnonzero(np.asarray(body.any(axis=(1, 2)))[_block_of(edges[0], self.count)])
-        self._lines: list[SliceAxis] = []
-        self.field_cut = False
+        self.normalization = self._normalization_of(body, edges)
+        self.occupied = np.flatnonzero(np.any(body, axis=(1, 2))[_block_of(edges[0], self.count)])
+        axes, self.field_cut = list[SliceAxis](), False
         for axis, spacing in enumerate(self.in_plane, start=1):
             size = self._view.shape[axis]
-            seen = np.asarray(body.any(axis=tuple({0, 1, 2} - {axis})))
-            hit = np.flatnonzero(seen[_block_of(edges[axis], size)])
+            hit = np.flatnonzero(np.any(body, axis=tuple({0, 1, 2} - {axis}))[_block_of(edges[axis], size)])
             margin = int(np.ceil(settings.margin_mm / spacing))
             start, stop = (max(0, hit[0] - margin), min(size, hit[-1] + 1 + margin)) if len(hit) else (0, size)
             longest = max(1, int(settings.field_mm / spacing))
@@ -111,15 +119,16 @@ class SliceStack:
                 self.field_cut = True
                 start += (stop - start - longest) // 2
                 stop = start + longest
-            self._lines.append(SliceAxis(size, spacing, int(start), int(stop), settings.pixel_mm))
-        self.shape = tuple(line.count for line in self._lines)
-        self.crop = tuple(slice(line.start, line.stop) for line in self._lines)
-        self.window = tuple(slice(line.pad, line.pad + line.used) for line in self._lines)
-        self.scale = tuple(line.ratio for line in self._lines)
-        self._made: dict[int, np.ndarray] = {}  # the latest resampled slices: neighbours and other domains want them
+            axes.append(SliceAxis(size, spacing, int(start), int(stop), settings.pixel_mm))
+        self._rows, self._columns = rows, columns = axes
+        self.shape = (rows.count, columns.count)
+        self.crop = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+        self.window = (slice(rows.pad, rows.pad + rows.used), slice(columns.pad, columns.pad + columns.used))
+        self.scale = (rows.ratio, columns.ratio)
+        self._resampled: dict[int, np.ndarray] = {}  # the latest slices, which neighbors and other domains need again
 
     def oriented(self, array: np.ndarray) -> np.ndarray:
-        """An [i, j, k] array of the volume's grid as a view [slice, row, column]; writing to it writes to the array."""
+        """An [i, j, k] array on the volume's grid as a view [slice, row, column]. Writing to it writes to the array."""
         return array.transpose(self._order)[self._flip]
 
     def own_index(self, index: int) -> int:
@@ -127,54 +136,53 @@ class SliceStack:
         return int(index) if self.sense > 0 else self.count - 1 - int(index)
 
     def images(self, indices: Iterable[int]) -> np.ndarray:
-        """Normalized float32 [n, 2·context + 1, rows, columns]; a slice's channels run from its lowest neighbour up.
+        """Normalized float32 [n, 2·context + 1, rows, columns]. A slice's channels start with its lowest neighbor.
 
-        A neighbour beyond the ends is the first or last slice; outside the field of view lies the lowest intensity.
+        Beyond the ends, the first or last slice is its own neighbor. Outside the field of view is the lowest intensity.
         """
-        indices = np.asarray(list(indices), int)
-        wanted = np.clip(indices[:, None] + self.settings.neighbours(self.spacing), 0, self.count - 1)
+        chosen = np.asarray(list(indices), int)
+        wanted = np.clip(chosen[:, None] + self.settings.neighbours(self.spacing), 0, self.count - 1)
         images = np.empty((*wanted.shape, *self.shape), np.float32)
         for start in range(0, len(wanted), CHUNK):
             part = wanted[start : start + CHUNK]
-            missing = [int(index) for index in np.unique(part) if index not in self._made]
-            self._made |= dict(zip(missing, self._resample(missing), strict=True))
+            missing = [int(index) for index in np.unique(part) if index not in self._resampled]
+            self._resampled |= dict(zip(missing, self._resample(missing), strict=True))
             for place in np.ndindex(part.shape):
-                images[start:][place] = self._made[int(part[place])]
-            for index in list(self._made)[: -max(CHUNK, KEPT_PIXELS // math.prod(self.shape))]:
-                del self._made[index]
+                images[start:][place] = self._resampled[int(part[place])]
+            for index in list(self._resampled)[: -max(CHUNK, KEPT_PIXELS // (self.shape[0] * self.shape[1]))]:
+                del self._resampled[index]
         return images
 
     def labels(self, array: np.ndarray, indices: Iterable[int]) -> np.ndarray:
-        """The label map `array` [i, j, k], on the volume's grid, at the network's pixels: the label that fills most of
-        a pixel, 0 outside the field of view; [n, rows, columns] of the array's type. Training's targets."""
+        """The targets of training: a label map `array` [i, j, k] at the network's pixels, [n, rows, columns] of the
+        array's type. Each pixel gets the label that fills most of it; outside the field of view it is 0."""
         chosen = self.oriented(array)[np.asarray(list(indices), int)]
-        found = np.empty((len(chosen), *self.shape), array.dtype)
-        for target, label_map in zip(found, chosen, strict=True):
-            target[...] = largest_share(label_map, *self._lines)
-        return found
+        targets = np.empty((len(chosen), *self.shape), array.dtype)
+        for target, label_map in zip(targets, chosen, strict=True):
+            target[...] = largest_share(label_map, self._rows, self._columns)
+        return targets
 
     def place(self, slices: np.ndarray, indices: Iterable[int], into: np.ndarray) -> None:
-        """Writes [n, crop rows, crop columns] at `indices` into the [i, j, k] array `into`; the rest stays as it is."""
+        """Writes [n, crop rows, crop columns] at `indices` into the [i, j, k] array `into`, and nothing else."""
         target = self.oriented(into)
-        for one, index in zip(slices, indices, strict=True):
-            target[index][self.crop] = one
+        for pixels, index in zip(slices, indices, strict=True):
+            target[index][self.crop] = pixels
 
-    def _inspect(self) -> tuple[type, float, int]:
-        """The type to calculate in, what non-finite voxels are read as, and how many there are."""
-        kind = self._view.dtype
-        read_as = np.float32 if kind.itemsize <= 2 or kind == np.float32 else np.float64  # holds these values exactly
+    def _inspect(self) -> "tuple[type[np.float32] | type[np.float64], float, int]":
+        """The type to calculate in, the value that non-finite voxels are read as, and the number of these voxels."""
+        dtype = self._view.dtype
+        exact = dtype.itemsize <= 2 or dtype == np.float32  # float32 holds these values exactly
+        read_as = np.float32 if exact else np.float64
         bad, lowest = 0, np.inf
-        for start in range(0, self.count if kind.kind == "f" else 0, CHUNK):
+        for start in range(0, self.count if dtype.kind == "f" else 0, CHUNK):
             part = self._view[start : start + CHUNK]
             finite = np.isfinite(part)
             bad += part.size - int(np.count_nonzero(finite))
             lowest = min(lowest, float(part.min() if finite.all() else np.min(part, where=finite, initial=np.inf)))
         return read_as, (lowest if np.isfinite(lowest) else 0.0), bad
 
-    def _read(
-        self, indices: Sequence[int] | slice, rows: slice = slice(None), columns: slice = slice(None)
-    ) -> np.ndarray:
-        """Slices as a contiguous array of the calculating type, without non-finite values."""
+    def _read(self, indices: list[int] | slice, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """Slices as a contiguous array of the type to calculate in, without non-finite values."""
         values: np.ndarray = np.array(self._view[indices, rows, columns], self._read_as, order="C")
         if self.non_finite:
             values[~np.isfinite(values)] = self._fill
@@ -183,14 +191,14 @@ class SliceStack:
     def _find_body(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """The body on blocks of about BLOCK_MM as a bool array, and along each axis the first voxel of every block.
 
-        A block belongs to it when its mean is above a quarter of the typical signal over the darkest blocks; parts
-        smaller than a tenth of the largest are dropped, holes within a slice are filled (cortical bone has no signal).
-        The answer does not change with the intensities' gain or offset.
+        A block belongs to the body if its mean is above a quarter of the typical signal over the darkest blocks. Parts
+        smaller than a tenth of the largest are dropped. Holes within a slice are filled, since cortical bone has no
+        signal. The result does not depend on the gain or offset of the intensities.
         """
         sizes, spacing = self._view.shape, (self.spacing, *self.in_plane)
         blocks = [max(1, min(round(BLOCK_MM / mm), size // 16)) for mm, size in zip(spacing, sizes, strict=True)]
         edges = [np.arange(0, size, block) for size, block in zip(sizes, blocks, strict=True)]
-        coarse = np.empty([len(each) for each in edges])
+        coarse = np.empty([len(starts) for starts in edges])
         for position, start in enumerate(edges[0]):
             slab = self._read(slice(start, start + blocks[0])).astype(np.float64).mean(axis=0)
             coarse[position] = _block_sums(_block_sums(slab, blocks[1]).T, blocks[2]).T
@@ -203,18 +211,18 @@ class SliceStack:
             return np.zeros(coarse.shape, bool), edges
         coarse = np.clip(coarse / scale, 0, None)
         typical = coarse[coarse > coarse.mean() / 8].mean()
-        body = coarse > typical / 4
+        body: np.ndarray = np.asarray(coarse > typical / 4)
         parts, number = ndimage.label(body)
         volumes = np.bincount(parts.ravel())[1:]
         kept = np.concatenate([[False], volumes * 10 >= volumes.max(initial=0)])
         body = kept[parts] if number else body
-        for one in body:
-            one |= ndimage.binary_fill_holes(one)
+        for slice_ in body:
+            slice_ |= ndimage.binary_fill_holes(slice_)
         return body, edges
 
-    def _measure(self, body: np.ndarray, edges: list[np.ndarray]) -> Normalization:
+    def _normalization_of(self, body: np.ndarray, edges: list[np.ndarray]) -> Normalization:
         """Robust percentiles (0.5 and 99.5), mean and deviation inside the body, on evenly spaced voxels of it."""
-        steps = [max(1, int(each[1] - each[0]) // 2) if len(each) > 1 else 1 for each in edges]
+        steps = [max(1, int(starts[1] - starts[0]) // 2) if len(starts) > 1 else 1 for starts in edges]
         picks = [np.arange(0, size, step) for size, step in zip(self._view.shape, steps, strict=True)]
         where = [np.searchsorted(edge, pick, side="right") - 1 for edge, pick in zip(edges, picks, strict=True)]
         parts: list[np.ndarray] = [np.empty(0, self._read_as)]
@@ -222,7 +230,7 @@ class SliceStack:
             if body[block].any():
                 values = self._read(slice(pick, pick + 1), slice(None, None, steps[1]), slice(None, None, steps[2]))[0]
                 parts.append(values[body[block][where[1]][:, where[2]]])
-        values = np.sort(np.concatenate(parts))  # far faster than numpy's way to a percentile
+        values = np.sort(np.concatenate(parts))  # much faster than numpy.percentile
         if not len(values):
             return Normalization(self._fill, self._fill, self._fill, 1.0)
         place = np.array([0.005, 0.995]) * (len(values) - 1)
@@ -236,18 +244,19 @@ class SliceStack:
         return Normalization(float(low), float(high), float(mean), deviation if deviation > 1e-30 else 1.0)
 
     def _resample(self, indices: list[int]) -> np.ndarray:
-        norm, (rows, columns) = self.normalization, self._lines
+        norm, rows, columns = self.normalization, self._rows, self._columns
         values = self._read(indices, rows.seen, columns.seen)
         np.clip(values, norm.low, norm.high, out=values)
         values -= self._read_as(norm.low)  # so that the zero weights beyond the field of view mean the lowest intensity
         values *= self._read_as(1 / norm.deviation)
-        found = np.matmul(np.matmul(rows.forward, values.astype(np.float32, copy=False)), columns.forward.T)
-        found += np.float32((norm.low - norm.mean) / norm.deviation)
-        return found
+        values = values.astype(np.float32, copy=False)
+        pixels: np.ndarray = np.matmul(np.matmul(rows.forward, values), columns.forward.T)
+        pixels += np.float32((norm.low - norm.mean) / norm.deviation)
+        return pixels
 
 
 def _block_sums(rows: np.ndarray, block: int) -> np.ndarray:
-    """Sums of `block` rows each, of the rest in the last; numpy's own reduceat takes twice as long."""
+    """Sums of `block` rows each, of the rest in the last; numpy.add.reduceat takes twice as long."""
     sums = rows[::block].copy()
     for offset in range(1, block):
         more = rows[offset::block]

@@ -47,7 +47,8 @@ class DecoderBlock(nn.Module):
             if self.attention is not None:
                 skip = self.attention(skip, x, runs)
             enlarged = torch.cat((enlarged, skip), dim=1)
-        return self.convs(enlarged, runs)
+        result: Tensor = self.convs(enlarged, runs)
+        return result
 
 
 class Decoder(nn.Module):

@@ -85,9 +85,9 @@ def build_encoder(architecture: str, rows: int, in_channels: int, width: int) ->
 @cache
 def _modules() -> dict[str, str]:
     """For each architecture of a file in this folder, the name of its module."""
-    found: dict[str, str] = {}
+    modules: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for statement in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "ARCHITECTURES":
-                found |= dict.fromkeys(ast.literal_eval(statement.value), path.stem)
-    return found
+                modules |= dict.fromkeys(ast.literal_eval(statement.value), path.stem)
+    return modules

@@ -1,9 +1,9 @@
 """The output layer: from the decoder's last features to one channel for the background and one for each bone.
 
-All heads are one matrix, of which a domain uses some rows. With a head per domain the rows are its own. With a head
-over the union of all structures, row 0 is the background of all, and a bone's row belongs to its joint, so that a
-knee's tibia and an ankle's are different outputs, while two domains of one joint share theirs. To see the rows of
-one's own joint only is the same as masking the softmax to it.
+All heads together are one matrix, and a domain uses some of its rows. With one head for each domain, every domain has
+its own rows. With one head for the union of all bones, row 0 is the background of all domains, and the row of a bone
+belongs to its joint: the tibia of the knee and that of the ankle are different outputs, but two domains of one joint
+share theirs. A domain uses only the rows of its joint, which is the same as masking the softmax to the joint.
 """
 
 import torch
@@ -19,7 +19,7 @@ class Head(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int) -> None:
         super().__init__()
         self.kind = config.head
-        self.keys: list[tuple[str, str]] = []  # what each row is: (domain or joint, bone)
+        self.keys: list[tuple[str, str]] = []  # the meaning of each row: (domain or joint, bone)
         self.rows: dict[str, list[int]] = {}  # of each domain: the background's row, then its bones' in label order
         for spec in config.domains:
             self._place(spec)
@@ -37,7 +37,7 @@ class Head(nn.Module):
         return torch.stack([self.weight[row] for row in rows]), torch.stack([self.bias[row] for row in rows])
 
     def append(self, spec: DomainSpec, like: DomainSpec) -> None:
-        """Adds a domain. New rows are copies of those of `like` where its bones are the same, else drawn afresh."""
+        """Adds a domain. Its new rows are copies of those of `like` if both have the same bones, otherwise random."""
         source = dict(zip((BACKGROUND, *like.bones), self.rows[like.name], strict=True))
         old = len(self.keys)
         self._place(spec)
@@ -61,8 +61,8 @@ class Head(nn.Module):
 
 
 def _initialize(weight: Tensor) -> None:
-    """Logits of unit variance from features of unit variance."""
-    if weight.is_meta:  # a skeleton: drawing into nothing would load torch's compiler, which takes seconds
+    """Features of unit variance give logits of unit variance."""
+    if weight.is_meta:  # without memory; drawing into it would load torch's compiler, which takes seconds
         return
     with torch.no_grad():
         weight.normal_(0.0, weight.shape[1] ** -0.5)

@@ -1,4 +1,4 @@
-"""The whole network: encoder, decoder and head, run once over a batch in which several domains may lie."""
+"""The whole network: encoder, decoder and head, run once over a batch that may hold images of several domains."""
 
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -14,12 +14,12 @@ from .heads import Head
 
 @dataclass
 class Output:
-    """What a pass gives.
+    """The output of the network.
 
-    `logits`: per domain in the batch [its images, 1 + bones, rows, columns]; channel 0 is the background, channel i
-    the domain's i-th bone. `features`: the encoder's, fine to coarse, the last being the bottleneck. `decoded`: the
-    decoder's, coarse to fine, the last at the image's size. Both cover the whole batch; `order` says where each
-    domain's images lie in it.
+    `logits`: for each domain in the batch [its images, 1 + bones, rows, columns]; channel 0 is the background, channel
+    i the domain's i-th bone. `features`: the encoder's, fine to coarse, the last being the bottleneck. `decoded`: the
+    decoder's, coarse to fine, the last at the image's size. Both cover the whole batch; `order` gives the position of
+    each domain's images in it.
     """
 
     logits: dict[str, Tensor]
@@ -29,7 +29,7 @@ class Output:
 
 
 class Segmenter(nn.Module):
-    """A network for several domains. Made by `build_network`; weights are drawn from torch's global generator."""
+    """A network for several domains. `build_network` makes one; its weights come from torch's global generator."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -41,7 +41,8 @@ class Segmenter(nn.Module):
         self.apply(_initialize)
 
     def forward(self, images: Tensor, domains: list[str] | tuple[str, ...]) -> Output:
-        """`images` [n, in_channels, rows, columns] of any size; `domains` names each image's, alike ones together.
+        """`images` [n, in_channels, rows, columns] of any size; `domains` has the domain of each image, equal ones side
+        by side.
 
         Every convolution runs once over the whole batch. In training, a domain's share must leave more than one
         value per channel at the coarsest level (two images always do).
@@ -54,20 +55,20 @@ class Segmenter(nn.Module):
         return Output(logits, features, decoded, order)
 
     def runs(self, order: dict[str, slice]) -> Runs:
-        """What the encoder and the decoder need to know of the domains in a batch: see `dsbn`."""
+        """The domains of a batch in the form in which the encoder and the decoder need them: see `dsbn`."""
         if self.config.normalization == "shared":
             return ((0, sum(where.stop - where.start for where in order.values())),)
         return tuple((self.config.index(name), where.stop - where.start) for name, where in order.items())
 
     def normalization_row(self, domain: str) -> int:
-        """The row that holds a domain's normalization."""
+        """The row of a domain's normalization."""
         index = self.config.index(domain)
         return index if self.config.normalization == "domain" else 0
 
     def add_domain(self, spec: DomainSpec, like: str) -> None:
-        """A further domain, whose normalization starts as a copy of that of `like`, and its head too where the bones
-        are the same (else drawn afresh). What the network does for the others stays bit for bit the same.
-        Parameters are replaced by longer ones, so make the optimizer afterwards.
+        """Adds a domain. Its normalization starts as a copy of that of the domain `like`, and so does its head if the
+        bones are the same; otherwise the head is random. The results of the other domains stay exactly the same.
+        Parameters are replaced by longer ones, so create the optimizer afterwards.
         """
         source = self.config.domain(like)
         row = self.normalization_row(like)
@@ -80,10 +81,10 @@ class Segmenter(nn.Module):
         self.config = config
 
     def domain_parameters(self, name: str) -> list[nn.Parameter]:
-        """The parameters in which a domain has rows of its own: normalization and head, unless these are shared.
+        """The parameters in which a domain has its own rows: normalization and head, unless these are shared.
 
-        They are stacked, so the other domains' rows lie in the same tensors. A step without those domains gives them
-        a gradient of zero; without weight decay they stay as they are, bit for bit.
+        The rows of all domains are in the same tensors. In a step without the other domains, their rows get a gradient
+        of zero; without weight decay they do not change at all.
         """
         self.config.index(name)
         norms = [module for module in self.modules() if isinstance(module, DomainBatchNorm)]
@@ -93,7 +94,7 @@ class Segmenter(nn.Module):
         return [parameter for module in own for parameter in (module.weight, module.bias)]
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """All other parameters: those that every domain uses."""
+        """All other parameters: those that all domains use."""
         own = {id(parameter) for parameter in self.domain_parameters(self.config.domains[0].name)}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
 

@@ -18,7 +18,8 @@ class DoubleConv(nn.Module):
         self.second = ConvNorm(rows, out_channels, out_channels)
 
     def forward(self, x: Tensor, runs: Runs) -> Tensor:
-        return self.second(self.first(x, runs), runs)
+        result: Tensor = self.second(self.first(x, runs), runs)
+        return result
 
 
 class UNetEncoder(nn.Module):

@@ -10,6 +10,7 @@ from ..formats.names import ensure_folder
 from ..formats.reading import read_volume
 from ..formats.segments import read_segmentation
 from ..models import store
+from ..models.bundle import read_manifest
 from ..progress import Progress, no_progress
 from ..results.pictures import overlay, write_png
 from ..results.rendering import render_bones
@@ -58,7 +59,7 @@ ROW = '<tr><td><span class="color" style="background: rgb{color}"></span>{name}<
 
 def run(folder: Path, progress: Progress = no_progress) -> Path:
     """Writes labels, pictures and the page into `folder`, replacing those of an earlier call; returns the page."""
-    manifest = store.read_manifest(store.resolve())
+    manifest = read_manifest(store.resolve())
     if not SAMPLE.exists():
         raise BadInput("this copy comes without the sample", f"run: pedboneseg segment YOUR_IMAGE --joint {JOINT}")
     ensure_folder(folder)

@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, devices, models. No file name of the user's and no user name stands in it."""
+"""What a bug report needs: versions, devices, models. It contains no name of a user and no name of the user's files."""
 
 import os
 import platform
@@ -11,12 +11,13 @@ from typing import Any
 from .. import __version__
 from ..errors import PedBoneSegError
 from ..models import store
+from ..models.bundle import verify
 
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "vtk", "nibabel")
 
 
 def examine() -> dict[str, Any]:
-    """The `doctor` object. Whatever does not work is part of the answer, not an error."""
+    """The `doctor` object. What does not work is reported in it and does not raise an error."""
     return {
         "version": __version__, "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}", "cores": os.cpu_count(),
@@ -54,7 +55,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> list[dict[str, Any]]:
+def _devices() -> list[dict[str, str]]:
     try:
         import torch
 
@@ -68,10 +69,10 @@ def _devices() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _model(stored: store.StoredModel) -> dict[str, Any]:
+def _model(stored: store.StoredModel) -> dict[str, str]:
     entry = {"name": stored.name, "built_in": "built in" if stored.built_in else "installed"}
     try:
-        manifest = store.verify(stored.path)
+        manifest = verify(stored.path)
     except PedBoneSegError:
         return {**entry, "state": "damaged"}
     return {**entry, "version": manifest.version, "sha256": manifest.sha256[:12], "state": "whole"}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, BadModel
 from ..models import store
+from ..models.bundle import verify
 from ..results.documents import model_document
 from .fields import check_fields
 
@@ -26,7 +27,7 @@ def models(request: Mapping[str, Any]) -> "Document":
     if name is None:
         raise BadInput(f"models {action} needs a model", "give its name or its path")
     if action == "verify":
-        manifest = store.verify(store.resolve(name))
+        manifest = verify(store.resolve(name))
         return {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256, "verified": True}
     if action == "install":
         return _summary(store.install(name, fields.get("as"), bool(fields.get("overwrite"))))

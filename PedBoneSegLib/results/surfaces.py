@@ -32,7 +32,8 @@ def write_surfaces(
     for bone, box in zip(table.bones, ndimage.find_objects(labels, len(table.bones)), strict=True):
         if box is not None:
             files[bone.name] = Path(folder) / f"{display_name(bone, side)}.stl"
-            write_surface(files[bone.name], surface(labels[box] == bone.label, grid, [along.start for along in box]))
+            corner = tuple(along.start for along in box)
+            write_surface(files[bone.name], surface(labels[box] == bone.label, grid, corner))
     return files
 
 

@@ -46,24 +46,28 @@ class BoneShape:
     @cached_property
     def steps(self) -> "np.ndarray":
         """3×3: each column is the way from a voxel to the next one along i, j or k."""
-        return self.grid.affine[:3, :3]
+        steps: np.ndarray = self.grid.affine[:3, :3]
+        return steps
 
     @cached_property
     def points(self) -> "np.ndarray":
         """The centers of the bone's voxels [n, 3]."""
         import numpy as np
 
-        return (np.argwhere(self.mask) + self.start) @ self.steps.T + self.grid.origin
+        points: np.ndarray = (np.argwhere(self.mask) + self.start) @ self.steps.T + self.grid.origin
+        return points
 
     @cached_property
     def center(self) -> "np.ndarray":
         """The center of mass."""
-        return self.points.mean(0)
+        center: np.ndarray = self.points.mean(0)
+        return center
 
     @cached_property
     def offsets(self) -> "np.ndarray":
         """`points` from the center."""
-        return self.points - self.center
+        offsets: np.ndarray = self.points - self.center
+        return offsets
 
     @cached_property
     def axes(self) -> "np.ndarray":
@@ -87,7 +91,8 @@ class BoneShape:
         import numpy as np
 
         heights = self.offsets @ directions.T
-        return np.ptp(heights, axis=0) + np.sqrt(((directions @ self.steps) ** 2).sum(1))
+        extents: np.ndarray = np.ptp(heights, axis=0) + np.sqrt(((directions @ self.steps) ** 2).sum(1))
+        return extents
 
 
 @dataclass(frozen=True)
