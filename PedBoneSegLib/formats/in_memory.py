@@ -30,7 +30,7 @@ def from_array(array: Any, affine: Any, name: str = "the array") -> Volume:
     return Volume(array, Grid.from_affine(array.shape, _LPS_FROM_RAS @ affine).check(name), name)
 
 
-def from_sitk(image: "sitk.Image") -> Volume:
+def from_sitk(image: Any) -> Volume:
     """A SimpleITK image of three dimensions and one channel. The voxels are copied."""
     import SimpleITK as sitk
 
@@ -53,7 +53,7 @@ def to_sitk(array: np.ndarray, grid: Grid) -> "sitk.Image":
     """`array` [i, j, k] as a SimpleITK image. The voxels are copied."""
     import SimpleITK as sitk
 
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image: Any = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
     image.SetDirection(np.ravel(grid.direction).tolist())
