@@ -7,8 +7,9 @@ are foreseeable too, see `foreseen`.
 import errno
 import os
 
-from .plaintext import one_line
+from .plaintext import one_line, shortened
 
+LONGEST = 1000  # characters of a message; what a file holds may be quoted in it
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
@@ -19,8 +20,8 @@ class PedBoneSegError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = one_line(message)
-        self.hint = one_line(hint)
+        self.message = shortened(one_line(message), LONGEST)
+        self.hint = shortened(one_line(hint), LONGEST)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

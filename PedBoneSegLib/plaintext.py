@@ -12,6 +12,11 @@ def one_line(text: object) -> str:
     return "".join(map(_visible, " ".join(str(text).split())))
 
 
+def shortened(text: str, longest: int) -> str:
+    """The text without its middle, if it has more than so many characters."""
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"
+
+
 def lines(text: object) -> str:
     """The same for a text of several lines: its line breaks stay."""
     return "\n".join("".join(map(_visible, line.expandtabs())) for line in str(text).splitlines())

@@ -27,7 +27,7 @@ KNEE = ("--model", "tiny", "--joint", "knee", "--device", "cpu")
 
 @functools.cache
 def stage() -> Path:
-    """A folder with what the verbs work on, made once: a model, images, data sets, a run. Nothing in it is changed."""
+    """A folder with what the verbs work on, made once: models, images, a data set. See also NEEDS."""
     sys.path.insert(0, str(ROOT / "Testing"))
     import numpy as np
     import SimpleITK as sitk
@@ -47,8 +47,6 @@ def stage() -> Path:
         sitk.WriteImage(image, str(folder / name))
     data = write_dataset(folder / "data", "knee", 4)
     (folder / "study.toml").write_text(toml(tiny_study({"knee": [data]}, **SMALL_RUN)))
-    finish("segment", folder, folder / "segmented")
-    finish("train", folder, folder / "trained")
     return folder
 
 
@@ -58,7 +56,7 @@ VERBS: dict[str, Callable[[Path, Path], list[object]]] = {
                                 "--uncertainty", out / "u.nii.gz", "--probabilities", out / "p.nrrd", "--overwrite"],
     "batch": lambda at, out: ["segment", at / "cases", "-o", out / "bones", *KNEE, "--uncertainty", out / "u"],
     "detect": lambda at, out: ["detect", at / "image.nii.gz", "--model", "tiny", "--device", "cpu"],
-    "measure": lambda at, out: ["measure", at / "segmented" / "bones.seg.nrrd", "--surfaces", out / "surfaces"],
+    "measure": lambda at, out: ["measure", at / "segment" / "bones.seg.nrrd", "--surfaces", out / "surfaces"],
     "models": lambda at, out: ["models", "list"],
     "verify": lambda at, out: ["models", "verify", at / "other.safetensors"],
     "install": lambda at, out: ["models", "install", at / "other.safetensors", "--name", "more", "--overwrite"],
@@ -67,21 +65,27 @@ VERBS: dict[str, Callable[[Path, Path], list[object]]] = {
     "synthesize": lambda at, out: ["synthesize", out / "data", "--joints", "ankle", "--exams", 1, "--jobs", 2],
     "check-data": lambda at, out: ["check-data", at / "data"],
     "train": lambda at, out: ["train", at / "study.toml", "-o", out / "run"],
-    "export": lambda at, out: ["export", at / "trained" / "run", "-o", out / "model.safetensors", "--device", "cpu"],
+    "export": lambda at, out: ["export", at / "train" / "run", "-o", out / "model.safetensors", "--device", "cpu"],
     "evaluate": lambda at, out: ["evaluate", "--model", at / "other.safetensors", "--data", at / "data",
                                  "--joint", "knee", "-o", out / "scores.csv"],
 }  # fmt: skip
 
+NEEDS = {"measure": "segment", "export": "train"}  # verbs that go on from what another one wrote
 
-def start(verb: str, at: Path, out: Path, before: tuple[str, ...] = (), **options) -> subprocess.Popen[bytes]:
+
+def start(
+    verb: str, at: Path, out: Path, before: tuple[str, ...] = (), python: str = sys.executable, **options
+) -> subprocess.Popen[bytes]:
     """Starts a verb in a session of its own, with a store of its own in `out`; `before` stands before the command."""
+    if (earlier := NEEDS.get(verb)) and not (at / earlier).exists():
+        finish(earlier, at, at / earlier)
     (out / "home" / "models").mkdir(parents=True, exist_ok=True)
     model = out / "home" / "models" / "tiny.safetensors"
     if not model.exists():
         shutil.copyfile(at / "home" / "models" / "tiny.safetensors", model)
     arguments = ["serve"] if verb == "serve" else [str(argument) for argument in VERBS[verb](at, out)]
     return subprocess.Popen(
-        [*before, sys.executable, "-P", "-m", "PedBoneSegLib", *arguments], start_new_session=True,
+        [*before, python, "-P", "-m", "PedBoneSegLib", *arguments], start_new_session=True,
         env={**ENVIRONMENT, "PEDBONESEG_HOME": str(out / "home")}, cwd=out, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip

@@ -23,19 +23,21 @@ POISONS = (0x00, 0x5A, 0xC3)  # what fresh memory is filled with; an image that 
 
 
 class Reader:
-    """The child process, started when it is first needed."""
+    """The child process, started when it is first needed. `script` is the program that answers, this file or one that
+    does the like with other files."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: Path = Path(__file__), seconds: float = SECONDS) -> None:
+        self._script, self._seconds = script.resolve(), seconds
         self._child: subprocess.Popen[bytes] | None = None
 
     def __call__(self, path: Path, op: str = "read") -> dict:
         """What reading `path` came to: its label, and the fault if there is one. `op` is read or segmentation."""
         child = self._child = self._child or subprocess.Popen(
-            [sys.executable, "-P", "-W", "error", str(Path(__file__).resolve())], stdin=subprocess.PIPE,
+            [sys.executable, "-P", "-W", "error", str(self._script)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "MALLOC_ARENA_MAX": "1"},
         )  # fmt: skip
         assert child.stdin and child.stdout
-        guard = Timer(SECONDS, child.kill)
+        guard = Timer(self._seconds, child.kill)
         guard.start()
         try:
             child.stdin.write(json.dumps({"path": str(path), "op": op}).encode() + b"\n")
@@ -51,7 +53,7 @@ class Reader:
         self._child = None
         child.kill()
         code = child.wait()
-        ended = f"took more than {SECONDS:g} s" if fired else f"ended the process (code {code})"
+        ended = f"took more than {self._seconds:g} s" if fired else f"ended the process (code {code})"
         return {"label": "dead", "fault": f"reading it {ended}"}
 
 

@@ -28,6 +28,11 @@ def test_what_it_looks_like():
     assert str(error) == r"folder/\x1b[31m .nii: no; name\x9b another"
 
 
+def test_a_message_that_quotes_a_large_file_stays_readable():
+    error = BadInput("a" + "x" * 10**6 + "b", "do this")
+    assert len(error.message) < 1010 and error.message[0] + error.message[-1] == "ab" and error.hint == "do this"
+
+
 @given(st.lists(st.lists(ANY_TEXT, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_no_cell_is_a_formula(rows):
     stream = io.StringIO(newline="")
