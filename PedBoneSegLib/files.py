@@ -9,6 +9,7 @@ day.
 import os
 import re
 import socket
+import stat
 import threading
 import time
 import zlib
@@ -55,6 +56,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = _create(path)
         try:
             yield temporary
+            # safetensors, for one, puts a file of its own in the place of ours, closed to others
+            os.chmod(temporary, stat.S_IMODE(os.fstat(_partials[temporary].descriptor).st_mode))
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
             if os.name == "nt":  # an open file cannot be renamed there

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, Cancelled, PedBoneSegError, foreseen
-from ..files import sweep_partials, whole_file, write_text
+from ..files import as_private_as, sweep_partials, whole_file, write_text
 from ..formats.names import OUTPUT_TAG, check_output, ensure_folder, map_suffixes
 from ..formats.reading import find_inputs
 from ..plaintext import write_rows
@@ -54,7 +54,7 @@ def segment_folder(
 
     candidates(model, options.joint)  # raises for all files at once
     folders = _output_folders(options)
-    manifest, names, rows = _Manifest(folders["output"] / MANIFEST), _output_names(inputs), []
+    manifest, names, rows = _Manifest(folders["output"] / MANIFEST, options.source), _output_names(inputs), []
     for number, path in enumerate(inputs):
 
         def step(fraction: float, stage: str, number: int = number, name: str = path.name) -> None:
@@ -78,7 +78,8 @@ def segment_folder(
         rows.append(row)
         yield row
     bones = [bone for card in model.domains for bone in card.table.names]
-    write_text(folders["output"] / SUMMARY, _summary_csv(rows, bones))
+    with as_private_as(options.source):
+        write_text(folders["output"] / SUMMARY, _summary_csv(rows, bones))
     counts = Counter(row["status"] for row in rows)
     yield {"summary": {
         "files": len(rows), **{status: counts[status] for status in ("done", "skipped", "failed")},
@@ -91,8 +92,8 @@ class _Manifest:
     """What an earlier call did: by input name the hash of what a result was made from, the result, and the state of
     each file that was written, which tells whether it is still as we left it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, source: Path) -> None:
+        self.path, self.source = path, source
         self.entries: dict[str, dict[str, Any]] = {}
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -124,7 +125,8 @@ class _Manifest:
         states = {key: _state(path) for key, path in files.items()}
         entry = {"made_from": made_from, "output": states.pop("output"), "maps": states, "result": result}
         entries = {**self.entries, name: entry}
-        write_text(self.path, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
+        with as_private_as(self.source):
+            write_text(self.path, json.dumps({"schema": MANIFEST_SCHEMA, "files": entries}, indent=1))
         self.entries = entries
 
 
@@ -150,6 +152,7 @@ def _segment_file(
         suffixes = None if name == "output" else map_suffixes()
         check_output(target, path, options.overwrite or unchanged[name], suffixes)
     with ExitStack() as stack:  # which ends in reverse order
+        stack.enter_context(as_private_as(path))
         temporary = {name: stack.enter_context(whole_file(target)) for name, target in outputs.items()}
         files: dict[str, Any] = {name: str(place) for name, place in temporary.items()}
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..files import as_private_as
 from .fields import check_fields
 
 if TYPE_CHECKING:
@@ -16,4 +17,5 @@ def measure(request: Mapping[str, Any]) -> "Document":
 
     fields = check_fields(request, ["input", "joint", "surfaces", "model", "max_voxels"], ["input"])
     options = {name: fields.get(name) for name in ("joint", "model", "surfaces", "max_voxels")}
-    return measure_document(api.measure(fields["input"], **options))
+    with as_private_as(fields["input"]):
+        return measure_document(api.measure(fields["input"], **options))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
-from ..files import sweep_partials
+from ..files import as_private_as, sweep_partials
 from ..formats.names import OUTPUT_TAG, check_output, map_suffixes
 from ..progress import Progress, no_progress
 from .fields import check_fields
@@ -80,13 +80,20 @@ def segment(
     """Segments one input, writes the files and returns the `segment` object.
 
     All that can be refused before the work starts is refused then. `on_detection` is called with the `detect` object
-    before the segmentation starts.
+    before the segmentation starts. The files are closed to everyone to whom the input is closed.
     """
+    _check_outputs(options)
+    with as_private_as(options.source):
+        return _segment(session, options, progress, on_detection)
+
+
+def _segment(
+    session: Session, options: SegmentOptions, progress: Progress, on_detection: "Callable[[Document], None]"
+) -> "Document":
     from ..formats.reading import read_volume
     from ..results.documents import detect_document, segment_document
 
     target, maps = options.target, options.maps
-    _check_outputs(options)
     progress(0.0, "reading")
     volume = read_volume(options.source, options.series, options.frame, options.max_voxels)
     progress(0.04, "loading the model")

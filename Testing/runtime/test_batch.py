@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tiny import make_tiny_bundle
 from PedBoneSegLib.errors import BadInput, Cancelled
 from PedBoneSegLib.program import batch
 from PedBoneSegLib.program.batch import MANIFEST, SUMMARY, segment_folder
-from PedBoneSegLib.program.segment import SegmentOptions
+from PedBoneSegLib.program.segment import SegmentOptions, segment
 from PedBoneSegLib.program.session import Session
 
 
@@ -326,3 +327,17 @@ def test_a_file_of_the_users_is_never_taken_for_a_result_of_a_killed_call(folder
     (out / "a_bones.nii.gz").write_bytes(b"mine")
     assert Run(folder, output=str(out))().status() == {**EVERY, "a.nii.gz": "failed"}
     assert (out / "a_bones.nii.gz").read_bytes() == b"mine"
+
+
+def test_what_is_made_from_a_private_input_is_private(folder, tmp_path):
+    (folder / "a.nii.gz").chmod(0o600)
+    before = os.umask(0o022)
+    try:
+        out = tmp_path / "out"
+        Run(folder, output=str(out), uncertainty=str(tmp_path / "u"))()
+        options = replace(Run(folder).options, input=str(folder / "a.nii.gz"), output=str(tmp_path / "a.seg.nrrd"))
+        segment(Session(), options)
+    finally:
+        os.umask(before)
+    closed = [path.name for path in sorted(tmp_path.rglob("*.*")) if not path.stat().st_mode & 0o077]
+    assert sorted(closed) == sorted(["a.nii.gz", "a.seg.nrrd", "a_bones.nii.gz", "a_bones.nii.gz", MANIFEST, SUMMARY])

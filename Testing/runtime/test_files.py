@@ -118,6 +118,15 @@ def test_a_block_within_a_block_writes_the_same_temporary_file(tmp_path):
     assert (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
 
 
+def test_a_writer_that_puts_another_file_in_its_place(tmp_path):
+    with whole_file(tmp_path / "a.txt") as temporary:
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        (tmp_path / "b").write_text("new")
+        (tmp_path / "b").chmod(0o600)
+        os.replace(tmp_path / "b", temporary)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode and (tmp_path / "a.txt").read_text() == "new"
+
+
 def test_the_end_of_the_process_leaves_nothing(tmp_path):
     code = """
 with files.whole_file(sys.argv[1]) as a, files.whole_file(sys.argv[2]) as b:

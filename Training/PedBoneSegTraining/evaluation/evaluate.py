@@ -21,6 +21,7 @@ from PedBoneSegLib.formats.names import check_folder
 from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
+from PedBoneSegLib.plaintext import cell
 from PedBoneSegLib.volume import Volume
 
 from ..data.dataset import LoadedCase, load_case, read_dataset
@@ -161,7 +162,7 @@ def write_csv(path: str | Path, exams: list[ExamScores]) -> None:
         writer.writerow(["exam", "bone", *(field.name for field in fields(BoneScore))])
         for exam in exams:
             for bone, score in exam.bones.items():
-                writer.writerow([exam.exam, bone, *map(_cell, asdict(score).values())])
+                writer.writerow([cell(exam.exam), cell(bone), *map(_cell, asdict(score).values())])
 
 
 def _cell(value: str | float | None) -> str:
