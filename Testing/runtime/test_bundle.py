@@ -48,7 +48,7 @@ def canonical(document: dict) -> str:
 
 def signed(header: dict, body: bytes, change=lambda document: None) -> bytes:
     """A file with that header and body whose manifest, changed at will, states the right hash; written from the
-    design's words, not from the program."""
+    description in the bundle's docstring, not from its code."""
     header = json.loads(json.dumps(header))
     document = json.loads(header.pop("__metadata__")["pedboneseg"])
     del document["sha256"]
@@ -124,7 +124,7 @@ def test_the_same_model_is_the_same_file(tmp_path):
     assert files[0] == files[1] != files[2]
 
 
-def test_the_hash_is_as_the_design_says(model):
+def test_the_hash_is_as_described(model):
     data = model.read_bytes()
     assert (
         json.loads(split(signed(*split(data)))[0]["__metadata__"]["pedboneseg"])["sha256"]

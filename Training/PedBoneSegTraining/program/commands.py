@@ -18,7 +18,7 @@ VERBS = {  # verb → its file, and what it does
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes as design: 0 done, 1 a bug, 2 bad input or usage, 3 bad model, 4 out of memory, 5 cancelled."""
+    """Exit codes: 0 done, 1 a bug, 2 bad input or usage, 3 bad model, 4 out of memory, 5 cancelled."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="pedboneseg", description="Training: research software, no medical device.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
