@@ -39,6 +39,7 @@ test: setup lint
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 coverage: setup
 	Testing/install-system-packages
