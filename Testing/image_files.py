@@ -1,5 +1,6 @@
 """Honest image files for tests: NIfTI, NRRD, and classic and enhanced DICOM."""
 
+import bz2
 import gzip
 
 import nibabel
@@ -34,7 +35,7 @@ DIRECTIONS = {"space": "left-posterior-superior", "space directions": "none (1,0
 
 
 def write_nrrd(path, array, encoding="raw", prefix=b"", data="", **fields):
-    packed = {"raw": bytes, "gzip": gzip.compress}[encoding](array.tobytes("F"))
+    packed = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding](array.tobytes("F"))
     lines = ["NRRD0005", "# a comment: here", "type: int16", f"dimension: {array.ndim}", f"encoding: {encoding}"]
     lines += [f"sizes: {' '.join(map(str, array.shape))}", "endian: little", "key:=value: with := more"]
     lines += [f"{key}: {value}" for key, value in fields.items()] + ([f"data file: {data}"] if data else [])

@@ -18,6 +18,7 @@ from .opening import open_regular
 from .unpacking import Unpacker, unpacked_limit
 
 MAX_VOXELS = 1 << 28  # that are read or unpacked for one volume, unless another limit is given
+_CHECKED_FIRST = 400_000_000  # bytes; larger packed ones are unpacked to their end before any is kept
 _BLOCK = 1 << 20  # bytes that are read at once where frames are interleaved
 
 
@@ -75,6 +76,11 @@ class Header:
                 raise EOFError
             stream.seek(start)
             unpacker = Unpacker(stream, self.codec)
+            if self.codec != "raw" and unpacked * self.dtype.itemsize > _CHECKED_FIRST:
+                unpacker.skip(self.skip + unpacked * self.dtype.itemsize)
+                unpacker.finish()
+                stream.seek(start)
+                unpacker = Unpacker(stream, self.codec)
             if count == self.frames or outer == 1:
                 unpacker.skip(self.skip + inner * chosen.start * self.dtype.itemsize)
                 unpacker.read_into(_bytes_of(array))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -24,6 +25,8 @@ from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.formats.reading import is_dicom_series, read_volume
 from PedBoneSegLib.formats.writing import write_labels
+
+COMPRESSED = Path(__file__).parents[1] / "data" / "dicom"
 
 
 def assert_is_the_image(volume, grid=GRID, array=ARRAY):
@@ -65,6 +68,62 @@ def test_slices_with_the_highest_byte_first_are_read_as_pydicom_does(tmp_path):
     assert_is_the_image(read_volume(folder))
     expected = pydicom.dcmread(folder / "IM3").pixel_array  # the first in space
     np.testing.assert_array_equal(read_volume(folder).array[:, :, 0].T, expected)
+
+
+def bits_changed(folder, stored, signed, photometric="MONOCHROME2", **elements):
+    """A series whose pixels use some of their bits, the others being full of an old overlay."""
+    write_classic(folder, ARRAY, **elements)
+    for path in folder.iterdir():
+        made = pydicom.dcmread(path)
+        made.BitsStored, made.HighBit = stored, stored - 1
+        made.PixelRepresentation, made.PhotometricInterpretation = signed, photometric
+        pixels = np.frombuffer(made.PixelData, "<u2")
+        made.PixelData = (pixels | (0xF000 if stored < 16 else 0)).tobytes()
+        made.save_as(path)
+    return folder
+
+
+@pytest.mark.parametrize("stored, signed", [(16, 0), (12, 0), (12, 1), (10, 1)])
+@pytest.mark.parametrize("slope, intercept", [("1", "0"), ("1", "-1024"), ("2", "0"), ("0.5", "-10"), ("0", "5")])
+def test_bits_signs_and_rescaling_are_read_as_itk_and_pydicom_do(tmp_path, stored, signed, slope, intercept):
+    folder = bits_changed(tmp_path / "exam", stored, signed, RescaleSlope=slope, RescaleIntercept=intercept)
+    array = read_volume(folder).array
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    np.testing.assert_array_equal(array, sitk.GetArrayFromImage(reader.Execute()).T)
+    pixels = pydicom.dcmread(folder / "IM3").pixel_array.astype(float)  # the first in space
+    np.testing.assert_array_equal(array[:, :, 0].T, pixels * (float(slope) or 1.0) + float(intercept))
+
+
+@pytest.mark.parametrize("stored", [12, 16])
+def test_an_image_that_is_dark_where_its_numbers_are_high_is_turned_round_as_itk_does(tmp_path, stored):
+    folder = bits_changed(tmp_path / "exam", stored, 0, "MONOCHROME1")
+    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "IM3")))
+    np.testing.assert_array_equal(read_volume(folder).array[:, :, :1], itk.T)
+
+
+@pytest.mark.parametrize("name", ["jpeg-lossless", "jpeg-ls", "jpeg-2000"])
+def test_an_enhanced_file_in_each_compression_has_the_pixels_that_went_into_it(name):
+    volume = read_volume(COMPRESSED / f"{name}.dcm")
+    i, j, k = np.indices((96, 80, 2))
+    np.testing.assert_array_equal(volume.array, (37 * i + 11 * j + 500 * k + (i * j) % 17) % 4096)
+    np.testing.assert_allclose(volume.grid.spacing, (0.5, 0.75, 3.0))
+
+
+def test_an_enhanced_file_in_run_lengths_is_read_as_pydicom_does(tmp_path):
+    path = write_enhanced(tmp_path / "IM1", order=list(range(ARRAY.shape[2])), syntax=RLELossless)
+    assert_is_the_image(read_volume(path))
+    np.testing.assert_array_equal(read_volume(path).array, pydicom.dcmread(path).pixel_array.T)
+
+
+def test_each_frame_of_an_enhanced_file_has_its_own_rescaling(tmp_path):
+    path = write_enhanced(tmp_path / "IM1", order=list(range(ARRAY.shape[2])))
+    made = pydicom.dcmread(path)
+    for number, group in enumerate(made.PerFrameFunctionalGroupsSequence):
+        values = item(RescaleSlope=str(number + 1), RescaleIntercept="-7", RescaleType="US")
+        group.PixelValueTransformationSequence = Sequence([values])
+    made.save_as(path)
+    np.testing.assert_array_equal(read_volume(path).array, ARRAY * np.arange(1.0, 1 + ARRAY.shape[2]) - 7)
 
 
 def test_compressed_slices_are_read(tmp_path):

@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.formats import unpacking
+from PedBoneSegLib.formats import header, unpacking
 from PedBoneSegLib.formats.dicom import decoder, elements, pixels
 from PedBoneSegLib.formats.reading import find_inputs, is_dicom_series, read_volume
 from PedBoneSegLib.formats.segments import read_segmentation
@@ -123,9 +123,9 @@ def test_more_voxels_than_the_limit_are_refused_with_the_option_that_raises_it(t
 
 def test_an_honest_file_beyond_the_limit_is_refused_by_its_header(tmp_path, monkeypatch):
     """Of a stream that may hold 343,000,000 voxels, the header alone is unpacked."""
-    header = nifti(voxels((3, 9, 7))).to_bytes()[:352]
-    header = header[:40] + struct.pack("<8h", 3, 700, 700, 700, 1, 1, 1, 1) + header[56:]
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(header + bytes(1 << 20)))
+    head = nifti(voxels((3, 9, 7))).to_bytes()[:352]
+    head = head[:40] + struct.pack("<8h", 3, 700, 700, 700, 1, 1, 1, 1) + head[56:]
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(head + bytes(1 << 20)))
     unpacked = counted(monkeypatch)
     refusal(tmp_path / "a.nii.gz", "343,000,000 voxels, more than the limit of 268,435,456")
     assert sum(unpacked) <= 544
@@ -167,6 +167,18 @@ def test_a_packed_stream_without_its_end_is_refused(tmp_path, codec, cut):
         refusal(tmp_path / "a.mha", "truncated")
     else:
         (tmp_path / "a.nrrd").write_bytes(NRRD.replace("raw", codec).encode() + b"\n" + packed)
+        refusal(tmp_path / "a.nrrd", "truncated")
+
+
+def test_a_large_packed_file_is_unpacked_to_its_end_before_any_of_it_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(header, "_CHECKED_FIRST", 10)
+    array = voxels((3, 9, 7))
+    write_nrrd(tmp_path / "a.nrrd", array, "gzip")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nrrd").array, array)
+    monkeypatch.setattr(unpacking.Unpacker, "read_into", lambda *args: pytest.fail("voxels were kept"))
+    content = (tmp_path / "a.nrrd").read_bytes()
+    for damaged in (content[:-9], content[:-3], content[:-6] + b"\1\2" + content[-4:]):
+        (tmp_path / "a.nrrd").write_bytes(damaged)
         refusal(tmp_path / "a.nrrd", "truncated")
 
 

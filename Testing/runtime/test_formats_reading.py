@@ -195,6 +195,40 @@ def test_nrrd_with_spacings_alone(tmp_path):
     assert read_volume(tmp_path / "a.nrrd").grid.spacing == (0.5, 0.25, 3)
 
 
+PLACES = [
+    {"axis mins": "1 2 3", "spacings": "1 2 3"},
+    {"axis mins": "1 2 3", "spacings": "1 2 3", "centers": "node node node"},
+    {"axis mins": "1 2 3", "spacings": "1 2 3", "centers": "cell cell cell"},
+    {"spacings": "nan 2 3"},
+    {"space": "LPS"},
+    {"space dimension": "3", "space directions": "(1,0,0) (0,2,0) (0,0,3)", "space origin": "(1,2,3)"},
+    {"space": "scanner-xyz", "space directions": "(0,1,0) (2,0,0) (0,0,-3)", "space origin": "(1,2,3)"},
+    {"space": "3D-right-handed", "space directions": "(1,0,0) (0,2,0) (0,0,3)", "space origin": "(1,2,3)"},
+    {"space": "RAS", "space directions": "(0,0,1) (0,2,0) (-3,0,0)", "kinds": "space space space"},
+    {"line skip": "0", "thicknesses": "nan nan 3", "labels": '"a" "b" "c"'},
+]
+
+
+@pytest.mark.parametrize("fields", PLACES, ids=str)
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_a_nrrd_lies_where_itk_puts_it(tmp_path, fields, encoding):
+    path = tmp_path / "a.nrrd"
+    write_nrrd(path, voxels((3, 9, 7)), encoding, **fields)
+    volume, itk = read_volume(path), sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(itk).T)
+    np.testing.assert_allclose(volume.grid.spacing, itk.GetSpacing(), rtol=1e-15)
+    np.testing.assert_allclose(volume.grid.origin, itk.GetOrigin(), rtol=1e-15)
+    np.testing.assert_allclose(np.ravel(volume.grid.direction), itk.GetDirection(), atol=1e-15)
+
+
+def test_bzip2_and_frames_between_the_axes_are_read(tmp_path):
+    array = voxels((3, 2, 9, 7))
+    fields = {"space": "LPS", "space directions": "(1,0,0) none (0,2,0) (0,0,3)", "kinds": "domain list domain domain"}
+    write_nrrd(tmp_path / "a.nrrd", array, "bzip2", **fields)
+    for frame in range(2):
+        np.testing.assert_array_equal(read_volume(tmp_path / "a.nrrd", frame=frame).array, array[:, frame])
+
+
 # ---- voxels that are not finite --------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,8 @@ WORDS = (
     "MET_SHORT", "MET_DOUBLE", "\u202e", "\ud83d\ude00", "\x1b[31m", "9" * 400, "-0", "1 2 3", "(1,0,0) (0,1,0)",
 )  # fmt: skip
 
+COMPRESSED = Path(__file__).resolve().parents[2] / "data" / "dicom"
+
 reader = Reader()
 
 
@@ -348,7 +350,7 @@ def write_dicom(rng: random.Random, folder: Path) -> None:
         }  # fmt: skip
         extra: list[tuple[int, bytes]] = []
         if number == damaged:
-            for _ in range(rng.randrange(4)):
+            for _ in range(rng.choice((0, 0, 1, 2))):
                 tag = rng.choice(list(values))
                 kind, value = values[tag]
                 values[tag] = (rng.choice((kind, kind, kind, b"UN", b"SQ")), changed_value(rng, kind, value, short))
@@ -382,10 +384,25 @@ def changed_value(rng: random.Random, kind: bytes, value: bytes, short: Callable
     return rng.choice((b"\\".join(parts), value * 2, b"", rng.randbytes(6)))
 
 
+def write_compressed(rng: random.Random, folder: Path) -> None:
+    """An enhanced MR image, compressed by another program, with damage among its pixels, or anywhere."""
+    content = rng.choice([path.read_bytes() for path in sorted(COMPRESSED.glob("*.dcm"))])
+    head = content.index(struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, UNDEFINED)) + 12
+    if rng.random() < 0.3:
+        content = content[:132] + bytes_changed(rng, content[132:])
+    else:  # within the frames, their number and length left as they are
+        changed = bytearray(content)
+        for _ in range(rng.randrange(5)):
+            changed[rng.randrange(head, len(content))] = rng.randrange(256)
+        content = bytes(changed)
+    (folder / "IM0").write_bytes(content)
+
+
 ATTACKS = [
     Attack("nifti", write_nifti, run),
     Attack("nrrd", nrrd_writer(segments=False), run),
     Attack("segmentation", nrrd_writer(segments=True), run),
     Attack("metaimage", write_metaimage, run),
     Attack("dicom", write_dicom, run),
+    Attack("compressed", write_compressed, run),
 ]
