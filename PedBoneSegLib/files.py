@@ -6,6 +6,7 @@ machines: the name says which machine wrote it, and another machine's file goes 
 day.
 """
 
+import errno
 import os
 import re
 import socket
@@ -24,6 +25,7 @@ _MACHINE = f"{zlib.crc32(socket.gethostname().encode('utf-8', 'surrogateescape')
 _PARTIAL = re.compile(r"\.pedboneseg-(\w+)-.+\.partial(\.\w+)*")
 _ENDING = re.compile(r"(\.\w{1,8}){0,2}$")  # by which a writer may choose the format
 _ABANDONED_SECONDS = 24 * 3600
+LONGEST_TEXT = 64_000_000  # bytes
 
 
 class _Partial(NamedTuple):
@@ -71,6 +73,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """A text file in UTF-8, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A text file in UTF-8. OSError for a pipe or a device, which might never end, and for one of more than 64 MB."""
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LONGEST_TEXT:
+            raise OSError(errno.EINVAL, "it is not a plain file, or too large for a text", str(path))
+        return stream.read().decode("utf-8")
 
 
 def sweep_partials(folder: str | os.PathLike[str]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, Cancelled, PedBoneSegError, foreseen
-from ..files import as_private_as, sweep_partials, whole_file, write_text
+from ..files import as_private_as, read_text, sweep_partials, whole_file, write_text
 from ..formats.names import OUTPUT_TAG, check_output, ensure_folder, map_suffixes
 from ..formats.reading import find_inputs
 from ..plaintext import write_rows
@@ -96,7 +96,7 @@ class _Manifest:
         self.path, self.source = path, source
         self.entries: dict[str, dict[str, Any]] = {}
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(read_text(path))
             if document["schema"] != MANIFEST_SCHEMA:
                 raise ValueError(f"schema {document['schema']}")
             for entry in document["files"].values():

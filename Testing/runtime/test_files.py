@@ -10,7 +10,7 @@ import pytest
 
 from PedBoneSegLib import files
 from PedBoneSegLib.errors import BadInput, OutOfMemory, foreseen
-from PedBoneSegLib.files import as_private_as, sweep_partials, whole_file, write_text
+from PedBoneSegLib.files import as_private_as, read_text, sweep_partials, whole_file, write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,6 +158,16 @@ def test_what_is_made_from_a_private_input_is_private(tmp_path, mode, others):
         assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o644
     finally:
         os.umask(before)
+
+
+def test_texts_are_read_from_plain_files_alone(tmp_path):
+    """A pipe and a device would never end."""
+    write_text(tmp_path / "a.txt", "é")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_text(tmp_path / "a.txt") == "é"
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "none"):
+        with pytest.raises(OSError):
+            read_text(path)
 
 
 def test_what_the_system_says_of_a_file_is_no_bug(tmp_path):

@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from PedBoneSegLib.errors import BadInput, BadModel
+from PedBoneSegLib.files import read_text
 
 from .checks import complete
 from .extensions import AUGMENTATIONS, LOSS_TERMS, PRETRAININGS, Augmentation, LossTerm, Pretraining, Registry
@@ -25,10 +26,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
     """Reads a file and its overrides; paths of data in it are relative to the current folder."""
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(path))
     except OSError as error:
         raise BadInput(f"the configuration {path} cannot be read: {error.strerror}", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the configuration {path} is not TOML: {error}", "correct that line") from None
     table.setdefault("name", path.stem)
     for override in overrides:

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.formats.reading import read_volume
+from PedBoneSegLib.plaintext import lines
 
 from .dataset import Case, Dataset, grid_difference, read_dataset, read_description
 from .domains import read_table
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         found = [asdict(finding) for finding in findings]
         print(json.dumps({"ok": not wrong, "datasets": [asdict(each) for each in summaries], "findings": found}))
     else:
-        print("\n".join(page(findings, summaries)))
+        print(lines("\n".join(page(findings, summaries))))
     return 2 if wrong else 0
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from PedBoneSegLib.anatomy import JointTable, joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
+from PedBoneSegLib.files import read_text
 from PedBoneSegLib.formats.names import split_name
 from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.formats.registry import read_suffixes
@@ -308,10 +309,10 @@ def _read_folds(folder: Path, cases: tuple[Case, ...]) -> tuple[dict[str, tuple[
 
 def _read_json(path: Path, kind: type):
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+        content = json.loads(read_text(path))
+    except FileNotFoundError:
         raise BadInput(f"{path} is not there", "a data set is an nnU-Net v2 raw folder") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}", "correct it") from None
     if not isinstance(content, kind):
         raise BadInput(f"{path} does not hold a JSON {'object' if kind is dict else 'list'}", "correct it")

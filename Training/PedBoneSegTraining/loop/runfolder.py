@@ -19,7 +19,7 @@ import torch
 
 import PedBoneSegLib
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.files import sweep_partials, whole_file
+from PedBoneSegLib.files import read_text, sweep_partials, whole_file
 from PedBoneSegLib.network.config import DomainSpec
 from PedBoneSegLib.network.segmenter import Segmenter
 
@@ -147,8 +147,8 @@ class RunFolder:
 
     def _read(self, name: str) -> dict:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return json.loads(read_text(self.path / name))
+        except (OSError, ValueError, RecursionError) as error:
             raise BadInput(f"{self.path / name} cannot be read: {error}", "the run's folder is damaged") from None
 
     def _write(self, name: str, content: dict) -> None:
