@@ -81,23 +81,32 @@ exec bash -c "${{commands[$SLURM_ARRAY_TASK_ID]}}"
 
 
 def submit_to_slurm(jobs: Sequence[Job], folder: Path, options: Sequence[str] = ()) -> str:
-    """Submits the jobs that are not done as one array; returns the array's job number. `options` are lines for sbatch,
-    such as --gres=gpu:1 or --time=4:00:00."""
+    """Submits the jobs that are not done as one array, unless an earlier array of the folder still waits or runs.
+    Returns what there is to say. `options` are lines for sbatch, such as --gres=gpu:1 or --time=4:00:00."""
     if shutil.which("sbatch") is None:
-        raise BadInput("there is no Slurm here: sbatch is not found", "run on the cluster's login node, or leave out "
-                       "--executor slurm")  # fmt: skip
+        raise BadInput("there is no Slurm here: sbatch is not found", "work on the cluster, or use --executor local")
+    number_file = folder / "slurm-job.txt"
+    if number_file.exists():
+        number = number_file.read_text(encoding="utf-8").strip()
+        queue = subprocess.run(["squeue", "--noheader", "--jobs", number], capture_output=True, text=True)
+        if queue.stdout.strip():
+            return f"job {number} still waits or runs: squeue --jobs {number} shows it"
     waiting = [job for job in jobs if not job.done.exists()]
     script = folder / "slurm.sh"
-    write_text(script, SLURM_SCRIPT.format(
-        name=f"pedboneseg-{folder.name}", folder=folder.absolute(),
+    text = SLURM_SCRIPT.format(
+        name=f"pedboneseg-{folder.name}",
+        folder=folder.absolute(),
         options="\n".join(f"#SBATCH {option}" for option in options),
         commands="\n".join(shlex.quote(shlex.join(job.command)) for job in waiting),
-    ))  # fmt: skip
+    )
+    write_text(script, text)
     command = ["sbatch", "--parsable", f"--array=0-{len(waiting) - 1}", str(script)]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
         raise BadInput(f"sbatch refused the jobs: {answer.stderr.strip()}", f"look at {script}")
-    return answer.stdout.strip().partition(";")[0]
+    number = answer.stdout.strip().partition(";")[0]
+    write_text(number_file, number + "\n")
+    return f"submitted {len(waiting)} jobs as number {number}; give the same command again to see how far they are"
 
 
 def this_program(*arguments: str) -> tuple[str, ...]:
