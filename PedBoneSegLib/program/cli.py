@@ -26,7 +26,7 @@ from .session import Session
 if TYPE_CHECKING:
     from ..results.documents import Document
 
-TRAINING_VERBS = ("synthesize", "check-data", "train", "crossval", "evaluate", "export", "adapt")
+TRAINING_VERBS = ("synthesize", "check-data", "train", "crossval", "report", "evaluate", "export", "adapt")
 TRAINING_PACKAGES = ("nibabel", "matplotlib", "tqdm", "tensorboard", "vtk")  # the extra `training` in pyproject.toml
 
 

@@ -83,13 +83,14 @@ def _folds(config, wanted: str) -> list:
 
 
 def _table(scores) -> list[list[str]]:
+    """Bones down; Dice and two distances across, mean ± standard deviation."""
     from .tables import summary
 
-    shown = ("dice", "assd", "mssd")
-    bones: dict[tuple[str, str], list[str]] = {}
+    shown = {"dice": "Dice", "assd": "ASSD [mm]", "mssd": "MSSD [mm]"}
+    bones: dict[tuple[str, str], dict[str, str]] = {}
     for domain, bone, measure, found in summary(scores):
-        if measure in shown:
-            row = bones.setdefault((domain, bone), [f"{domain}: {bone}", str(found.n + found.missing)])
-            spread = "" if found.sd is None else f" ± {found.sd:.3f}"
-            row.append("–" if found.mean is None else f"{found.mean:.3f}{spread}")
-    return [["bone", "exams", "Dice", "ASSD [mm]", "MSSD [mm]"], *bones.values()]
+        row = bones.setdefault((domain, bone), {"exams": str(found.n + found.missing)})
+        spread = "" if found.sd is None else f" ± {found.sd:.3f}"
+        row[measure] = "–" if found.mean is None else f"{found.mean:.3f}{spread}"
+    head = ["bone", "exams", *shown.values()]
+    return [head, *([f"{domain}: {bone}", row["exams"], *map(row.get, shown)] for (domain, bone), row in bones.items())]

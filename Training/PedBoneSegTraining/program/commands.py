@@ -12,6 +12,7 @@ VERBS = {  # verb → its file, and what it does
     "check-data": ("data.check", "say, case by case, what is wrong with data sets"),
     "train": ("program.train", "train the networks of a configuration; resumes a run that was interrupted"),
     "crossval": ("crossval.command", "cross-validate a configuration; goes on where it was stopped"),
+    "report": ("report.command", "put cross-validated runs side by side on one page"),
     "evaluate": ("evaluation.evaluate", "score a model on a data set, bone by bone"),
     "export": ("models.export", "write a run's networks as models that the runtime opens"),
     "adapt": ("models.adapt", "add a joint, or an own scanner for a known one, to a model"),
