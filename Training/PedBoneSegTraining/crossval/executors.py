@@ -70,13 +70,18 @@ SLURM_SCRIPT = """#!/bin/bash
 #SBATCH --output={folder}/slurm-%A-%a.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
+#SBATCH --signal=B:USR1@60
 {options}
-# One of the commands below, by the job's place in the array. It goes on where it was stopped: a job that is preempted
-# or meets its time limit is put into the queue again. Slurm sends SIGTERM first, and gives it time to stop.
+# One of the commands, by the job's place in the array; each goes on where it was stopped. Preempted, or on a node that
+# fails, a job is put into the queue again by Slurm. A minute before its time limit, it puts itself there.
 commands=(
 {commands}
 )
-exec bash -c "${{commands[$SLURM_ARRAY_TASK_ID]}}"
+stop() {{ kill -TERM "$child" 2>/dev/null; wait "$child"; }}
+trap 'stop; scontrol requeue "$SLURM_JOB_ID"; exit' USR1
+trap 'stop; exit 143' TERM
+bash -c "exec ${{commands[$SLURM_ARRAY_TASK_ID]}}" & child=$!
+wait "$child"
 """
 
 
