@@ -1,6 +1,6 @@
-"""A cross-validation on a real Slurm, disturbed in every way that a cluster disturbs: `python Testing/cluster/slurm_study.py`.
+"""A cross-validation on a real Slurm, disturbed as clusters disturb: `python Testing/cluster/slurm_study.py`.
 
-Starts a Slurm of one node (see `one_node`), runs the same small study undisturbed on this machine and then on Slurm while
+Starts a Slurm of one node (see `one_node`). The same small study runs undisturbed on this machine, then on Slurm while
 jobs are preempted, meet their time limit, and lose their node; at the end both have the same tables. It takes some ten
 minutes of two cores, and is no part of `make test`.
 """
