@@ -66,13 +66,14 @@ def _folds(config, wanted: str) -> list:
     calibration, nor those that the configuration holds out."""
     from PedBoneSegLib.errors import BadInput
 
-    from ..loop.study import open_domain
+    from ..data.domains import open_domains
     from .folds import k_folds, leave_one_out, read_folds
 
     exams = {}
-    for name, domain in config.domains.items():
-        cases = [case for dataset in open_domain(name, config).datasets for case in dataset.cases]
-        exams[name] = [case.name for case in cases if not case.reserved and case.name not in domain.hold_out]
+    for name, domain in open_domains(config).items():
+        cases = [case for dataset in domain.datasets for case in dataset.cases]
+        kept_out = set(config.domains[name].hold_out)
+        exams[name] = [case.name for case in cases if not case.reserved and case.name not in kept_out]
         if len(set(exams[name])) < len(exams[name]):
             raise BadInput(f"two exams of {name} have the same name", "rename one: scores are kept by name")
         if left_out := len(cases) - len(exams[name]):

@@ -1,16 +1,19 @@
 """One fold: train without the exams that it holds out, then segment and score them as a user's `segment` would."""
 
+import numpy as np
+
 from PedBoneSegLib.files import sweep_partials
 from PedBoneSegLib.formats.writing import write_labels
 from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.models.manifest import DomainCard
+from PedBoneSegLib.volume import Volume
 
-from ..data.dataset import load_case
+from ..data.dataset import Dataset, load_case
+from ..data.domains import DomainData, open_domains
 from ..evaluation.evaluate import score_cases
 from ..loop.distributed import Ranks
 from ..loop.runfolder import RunFolder
-from ..loop.study import open_domain
-from ..program.train import train
+from ..program.training_run import train
 from .study import CrossValidation
 from .tables import Score, write_scores
 
@@ -32,7 +35,8 @@ def run_fold(study: CrossValidation, number: int) -> None:
 def _score(study: CrossValidation, number: int, device: str) -> list[Score]:
     scores = []
     for result in RunFolder.open(study.fold_folder(number) / "run").results():
-        domains = [open_domain(name, study.config) for name in result.stage.domains]
+        opened = open_domains(study.config)
+        domains = [opened[name] for name in result.stage.domains]
         cards = tuple(
             DomainCard(domain.name, domain.table.joint, domain.table, study.config.slices.to_dict())
             for domain in domains
@@ -46,17 +50,19 @@ def _score(study: CrossValidation, number: int, device: str) -> list[Score]:
     return scores
 
 
-def _score_exam(study, number, predictor, domain, dataset, exam) -> list[Score]:
+def _score_exam(
+    study: CrossValidation, number: int, predictor: Predictor, domain: DomainData, dataset: Dataset, exam: str
+) -> list[Score]:
     """The exam's scores; its labels are kept for the report."""
     case = load_case(dataset, dataset.case(exam))
 
-    def segment(volume):
-        found = predictor.segment(volume, domain.name)
+    def segment(volume: Volume) -> np.ndarray:
+        result = predictor.segment(volume, domain.name)
         path = study.labels_file(number, domain.name, exam)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_partials(path.parent)
-        write_labels(path, found.labels, found.grid, found.table, found.side)
-        return found.labels
+        write_labels(path, result.labels, result.grid, result.table, result.side)
+        return result.labels
 
     (scored,) = score_cases(segment, [case], domain.table)
     return [Score(number, domain.name, exam, bone, score) for bone, score in scored.bones.items()]

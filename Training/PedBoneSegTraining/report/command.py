@@ -93,13 +93,12 @@ def _exams(runs) -> str:
     from PedBoneSegLib.formats.reading import read_volume
 
     from ..data.dataset import load_case
-    from ..loop.study import open_domain
+    from ..data.domains import open_domains
     from .exams import picture_exam
     from .page import exam_viewer
 
     run, viewers = runs[0], []
-    for name in run.study.config.domains:
-        domain = open_domain(name, run.study.config)
+    for name, domain in open_domains(run.study.config).items():
         means: dict[tuple[int, str], list[float]] = {}
         for entry in run.scores:
             if entry.domain == name and entry.in_view:
