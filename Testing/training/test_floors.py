@@ -7,6 +7,8 @@ import pytest
 
 LIBRARY = Path(__file__).parents[2] / "Training" / "PedBoneSegTraining"
 FLOORS = (  # from the top
+    "report",
+    "crossval",
     "program",
     "studies",
     "models",
