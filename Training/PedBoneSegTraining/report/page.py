@@ -128,7 +128,7 @@ def significance(p: float | None) -> str:
 
 
 MEASURES_EXPLAINED = (
-    "Dice, sensitivity and specificity: 1 is best. Surface Dice: the share of both surfaces that lies within 1 mm of the "
-    "other. Distances (ASSD: mean, MSSD: largest, HD95: 95th percentile) are in millimeters, over the exams where the "
+    "Dice, sensitivity and specificity: 1 is best. Surface Dice: the share of both surfaces within 1 mm of the other. "
+    "Distances (ASSD: mean, MSSD: largest, HD95: 95th percentile) are in millimeters, over the exams where the "
     "bone was found. RAVD: relative difference in volume. A bone that is in view and was not found counts with Dice 0."
 )
