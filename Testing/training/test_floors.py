@@ -7,9 +7,9 @@ import pytest
 
 LIBRARY = Path(__file__).parents[2] / "Training" / "PedBoneSegTraining"
 FLOORS = (  # from the top
+    "program",
     "report",
     "crossval",
-    "program",
     "studies",
     "models",
     "evaluation",

@@ -13,7 +13,7 @@ from ..data.domains import DomainData, open_domains
 from ..evaluation.evaluate import score_cases
 from ..loop.distributed import Ranks
 from ..loop.runfolder import RunFolder
-from ..program.training_run import train
+from ..models.training_run import train
 from .study import CrossValidation
 from .tables import Score, write_scores
 
