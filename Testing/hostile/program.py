@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored here would be ignored by the program: see nohup
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SECONDS = 180  # for a verb that nothing disturbs, on a machine that is busy with other things
@@ -28,6 +27,7 @@ KNEE = ("--model", "tiny", "--joint", "knee", "--device", "cpu")
 @functools.cache
 def stage() -> Path:
     """A folder with what the verbs work on, made once: models, images, a data set. See also NEEDS."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored here would be ignored by the program: see nohup
     sys.path.insert(0, str(ROOT / "Testing"))
     import numpy as np
     import SimpleITK as sitk
