@@ -100,7 +100,6 @@ def test_interrupted_by_a_signal(home, tmp_path):
     child = start(home, "segment", home / "image.nii.gz", "-o", output, "--joint", "knee")
     while not catches_sigterm(child.pid):  # until then Python itself is loading, and ends as any program would
         time.sleep(0.01)
-    time.sleep(0.3)
     child.terminate()
     _, err = child.communicate(timeout=500)
     assert child.returncode == 5 and err == "pedboneseg: cancelled\n" and not list(tmp_path.iterdir())

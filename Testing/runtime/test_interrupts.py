@@ -66,18 +66,19 @@ def test_when_the_work_is_done_a_signal_changes_nothing():
     assert child.communicate() == (b"here\n", b"") and child.returncode == 0
 
 
-def test_the_program_listens_before_it_is_loaded(tmp_path):
-    """A signal that comes while the program's own modules are loading."""
-    (tmp_path / "sitecustomize.py").write_text("""
+@pytest.mark.parametrize("module", ["argparse", "numpy", "torch", "torch._C"])
+def test_while_modules_are_loading(tmp_path, module):
+    """From its own first modules to the start of torch's C++, where an exception would abort the process."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
 import builtins, os, signal
 load = builtins.__import__
-def slow(name, *args, **options):
-    if name == "argparse":
+def hook(name, *args, **options):
+    if name == {module!r}:
         os.kill(os.getpid(), signal.SIGTERM)
     return load(name, *args, **options)
-builtins.__import__ = slow
+builtins.__import__ = hook
 """)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
-    command = [sys.executable, "-P", "-m", "PedBoneSegLib", "models", "list"]
+    command = [sys.executable, "-P", "-m", "PedBoneSegLib", "doctor"]
     done = subprocess.run(command, env=environment, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (5, b"", b"pedboneseg: cancelled\n")
