@@ -29,10 +29,10 @@ def end_on_signals() -> None:
     """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)  # first: a signal that is caught must be passed on
     for number in SIGNALS:
         if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _noted)
-    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(receiver, sender), daemon=True).start()
 
 
