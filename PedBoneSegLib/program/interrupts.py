@@ -37,7 +37,7 @@ def end_on_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """The work is done: a signal that comes while Python puts itself away changes nothing any more."""
+    """The work is done: a signal that comes while Python shuts down changes nothing anymore."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -49,7 +49,8 @@ def end_now(code: int) -> NoReturn:
 
 
 def _wait(receiver: socket.socket, _sender: socket.socket) -> NoReturn:
-    receiver.recv(1)
+    while receiver.recv(1)[0] not in SIGNALS:  # a library may have a handler for another one
+        pass
     discard_partials()
     _say(f"pedboneseg: {Cancelled()}\n")
     os._exit(Cancelled.exit_code)

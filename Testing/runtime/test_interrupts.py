@@ -61,6 +61,13 @@ say([signal.getsignal(getattr(signal, name)) == signal.SIG_IGN for name in ("SIG
     assert start(code).communicate()[0] == b"[False, True, False]\n"
 
 
+def test_signals_that_others_handle_do_not_end_the_program():
+    child = start("signal.signal(signal.SIGUSR1, lambda *_: say('theirs'))\nend_on_signals()\n"
+                  "os.kill(os.getpid(), signal.SIGUSR1)\nsay('here')\nos.kill(os.getpid(), signal.SIGTERM)\n"
+                  "sys.stdin.read()")  # fmt: skip
+    assert child.wait(60) == 5 and child.stdout.read() == b"theirs\nhere\n"
+
+
 def test_when_the_work_is_done_a_signal_changes_nothing():
     child = start("end_on_signals()\nignore_signals()\nos.kill(os.getpid(), signal.SIGTERM)\nsay('here')\nsys.exit(0)")
     assert child.communicate() == (b"here\n", b"") and child.returncode == 0
