@@ -80,7 +80,7 @@ def fold(segmenter: Segmenter, domain: str, temperature: float = 1.0) -> FoldedN
     with torch.no_grad():
         encoder, decoder = copy.deepcopy(segmenter.encoder), copy.deepcopy(segmenter.decoder)
         for part in (encoder, decoder):
-            _fold_blocks(part, row)
+            fold_blocks(part, row)
         weight, bias = segmenter.head.matrix(domain)
         head = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device=weight.device, dtype=weight.dtype)
         head.weight = nn.Parameter(weight / temperature)
@@ -90,9 +90,10 @@ def fold(segmenter: Segmenter, domain: str, temperature: float = 1.0) -> FoldedN
     return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
 
 
-def _fold_blocks(module: Encoder | nn.Module, row: int) -> None:
+def fold_blocks(module: Encoder | nn.Module, row: int) -> None:
+    """Replaces every `ConvNorm` in `module` by the `FoldedConv` of this row."""
     for name, child in module.named_children():
         if isinstance(child, ConvNorm):
             setattr(module, name, FoldedConv(child, row))
         else:
-            _fold_blocks(child, row)
+            fold_blocks(child, row)
