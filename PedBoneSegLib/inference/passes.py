@@ -101,7 +101,7 @@ class Pass:
                     writing = self._helper.submit(self._write, self.indices[written:started], results)
                 continue
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 fault = str(error)
                 if writing and not writing.exception():  # the batch before the failed one is written
@@ -145,7 +145,7 @@ class Pass:
         self.notices[:] = [notice for notice in self.notices if notice.code != "memory"] + [Notice("memory", message)]
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     signs = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 

@@ -22,8 +22,9 @@ from ..progress import Progress, no_progress
 from ..volume import Notice, Volume
 from .detection import candidates, decide, undecided
 from .devices import choose_device, faster_precisions
+from .exam_statistics import ExamNetworks
 from .notices import detection_notices, image_notices
-from .passes import Pass, StacksByDomain, VolumeWriter, stacks_by_domain
+from .passes import Pass, VolumeWriter, stacks_by_domain
 from .postprocess import clean
 from .result import NOT_LOOKED_AT, Detection, SegmentationResult
 from .review import check_labels
@@ -42,6 +43,7 @@ class Predictor:
         self.device = choose_device(device)
         self._networks: dict[tuple[str, str, torch.dtype], FoldedNetwork] = {}
         self._references: dict[str, Reference | None] = {}
+        self._segmenters: dict[str, Segmenter] = {}
 
     @classmethod
     def for_network(cls, segmenter: Segmenter, cards: tuple[DomainCard, ...], device: str = "auto") -> "Predictor":
@@ -74,9 +76,10 @@ class Predictor:
         check = partial(progress, 0.0, "preparing")
         check()
         stacks, memory_notices = stacks_by_domain(volume), list[Notice]()
+        networks = ExamNetworks(self, stacks)
 
         def detect(moments: Mapping[str, Mapping[int, Moments]]) -> Detection:
-            detection = self.detect(volume, stacks, memory_notices, check, moments)
+            detection = self.detect(volume, networks, memory_notices, check, moments)
             on_detection(detection)
             if joint == "auto" and detection.verdict != "joint":
                 raise undecided(volume.name, detection, self.bundle.manifest)
@@ -101,10 +104,10 @@ class Predictor:
         if detection is None and any(self.reference(domain) for domain in self.bundle.manifest.domains):
             moments = {}
             if reference := self.reference(card):  # one run over these slices serves the detection and the labels
-                moments[card.name] = self.observe(stack, card, reference.layers, memory_notices, check, write)
-                remaining = np.setdiff1d(remaining, spread_slices(remaining))
+                moments[card.name] = self.observe(stack, card, reference.layers, memory_notices, check, write, networks)
+                remaining = np.setdiff1d(remaining, networks.observed(card))
             detection = detect(moments)
-        with Pass(self, card, stack, write, memory_notices, remaining) as batches:
+        with Pass(networks, card, stack, write, memory_notices, remaining) as batches:
             for fraction in batches:
                 progress(0.05 + 0.85 * fraction, "segmenting")
 
@@ -128,12 +131,13 @@ class Predictor:
             labels, volume.grid, card.name, card.table, side or volume.side, str(batches.device),
             str(batches.precision).removeprefix("torch."), time.perf_counter() - started, warnings,
             detection if detection and card.name in detection.scores else None, review, uncertainty, probabilities,
+            networks.share(card),
         )  # fmt: skip
 
     def detect(
         self,
         volume: Volume,
-        stacks: StacksByDomain | None = None,
+        networks: ExamNetworks | None = None,
         notices: list[Notice] | None = None,
         check: Callable[[], None] = lambda: None,
         observed: Mapping[str, Mapping[int, Moments]] | None = None,
@@ -144,12 +148,13 @@ class Predictor:
         Notices about the memory are appended to `notices`. `observed` are moments, by domain, that are known already.
         `check` is called now and then and may raise Cancelled.
         """
-        stacks, scores, observed = stacks or stacks_by_domain(volume), {}, observed or {}
+        networks, scores, observed = networks or ExamNetworks(self, stacks_by_domain(volume)), {}, observed or {}
         for card in self.bundle.manifest.domains:
             if reference := self.reference(card):
                 moments = observed.get(card.name)
                 if moments is None:
-                    moments = self.observe(stacks(card), card, reference.layers, notices, check)
+                    stack = networks.stacks(card)
+                    moments = self.observe(stack, card, reference.layers, notices, check, networks=networks)
                 scores[card.name] = reference.score(moments)
         return decide(scores, self.bundle.manifest.domains)
 
@@ -161,21 +166,33 @@ class Predictor:
         notices: list[Notice] | None = None,
         check: Callable[[], None] = lambda: None,
         write: Callable[[np.ndarray, Tensor], None] | None = None,
+        networks: ExamNetworks | None = None,
     ) -> dict[int, Moments]:
         """The moments of the encoder's features at `layers`, over the slices that signatures look at. `write` is called
-        with the logits of these slices too."""
-        channels = self.network(card.name, self.device, self.precision(self.device)).encoder.channels
+        with the logits of these slices too. `networks` are those of the volume, if there are some already."""
+        networks = networks or ExamNetworks(self, lambda _: stack)
+        precision = self.precision(self.device)
+        channels = self.network(card.name, self.device, precision).encoder.channels
         moments = {layer: Moments(channels[layer]) for layer in layers}
 
-        def add(indices: np.ndarray, features: list[Tensor]) -> None:
+        def add(indices: np.ndarray, features: list[Tensor], network: FoldedNetwork) -> None:
             if write:
-                write(indices, batches.network.decode(features, stack.shape).float())
+                write(indices, network.decode(features, stack.shape).float())
             for layer in layers:
                 moments[layer].add(features[layer])
 
+        if networks.share(card):  # these slices have passed through the encoder already
+            first, network = networks.first_slices(card), networks.network(card.name, self.device, precision)
+            add(first.indices, [features.to(self.device, precision) for features in first.features], network)
+            check()
+            return moments
+
+        def add_batch(indices: np.ndarray, features: list[Tensor]) -> None:
+            add(indices, features, batches.network)
+
         level = len(channels) - 1 if write else max(layers)
         notices = [] if notices is None else notices
-        with Pass(self, card, stack, add, notices, spread_slices(stack.occupied), level) as batches:
+        with Pass(networks, card, stack, add_batch, notices, spread_slices(stack.occupied), level) as batches:
             for _ in batches:
                 check()
         return moments
@@ -194,6 +211,12 @@ class Predictor:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
             self._networks[key] = network
         return self._networks[key]
+
+    def segmenter(self, device: torch.device) -> Segmenter:
+        """The network that is not folded, in float32."""
+        if str(device) not in self._segmenters:
+            self._segmenters[str(device)] = self.bundle.network().to(device)
+        return self._segmenters[str(device)]
 
     def precision(self, device: torch.device) -> torch.dtype:
         """The fastest number format of the device that export validated for this model."""

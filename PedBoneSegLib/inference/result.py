@@ -95,6 +95,7 @@ class SegmentationResult:
     uncertainty  uint8 [i, j, k]: 254 × the probability that the label is wrong, 255 where the network did not look;
                  None unless asked for. `doubt` is the same as numbers from 0 to 1.
     probabilities  uint8 [bone, i, j, k]: 255 × the probability of each bone, before the clean-up; None unless asked for
+    exam_statistics  the share of the exam's own statistics in the network's normalization; 0 for the domain's alone
     """
 
     labels: "np.ndarray"
@@ -110,6 +111,7 @@ class SegmentationResult:
     review: Review | None = None
     uncertainty: "np.ndarray | None" = field(default=None, repr=False)
     probabilities: "np.ndarray | None" = field(default=None, repr=False)
+    exam_statistics: float = 0.0
 
     @property
     def joint(self) -> str:

@@ -31,6 +31,7 @@ class DomainCard:
     `settings`: those of the slices (see `SliceSettings`). `temperature`: what the logits are divided by. `signature`:
     None, or `layer` (the encoder's level), `threshold` (of the distance), `references` (number of exams) and maybe
     `pooled` (`layer`, `threshold`, and with a number of `others` the threshold `apart`; see `inference.signature`).
+    `exam_statistics`: the share, 0 to 1, of an exam's own statistics in the normalization (see `network.exam`).
     `metrics`: whatever export measured.
     """
 
@@ -42,6 +43,7 @@ class DomainCard:
     signature: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    exam_statistics: float = 0.0
 
     def __post_init__(self) -> None:
         try:
@@ -50,6 +52,8 @@ class DomainCard:
             raise BadModel(f"domain {self.name}: {fault.message}", fault.hint) from None
         if not TEMPERATURES[0] <= self.temperature <= TEMPERATURES[1]:
             raise BadModel(f"domain {self.name}: the temperature {self.temperature} is not from 0.01 to 100")
+        if not 0 <= self.exam_statistics <= 1:
+            raise BadModel(f"domain {self.name}: the share of the exam's statistics is not from 0 to 1")
         if self.signature is not None:
             self._check_signature(self.signature)
 
@@ -68,10 +72,16 @@ class DomainCard:
                 raise BadModel(f"{what}'s pooled has numbers that make no sense")
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "table": self.table.to_csv(), "temperature": float(self.temperature)}
+        """`exam_statistics` is left out where it is 0, so that older versions can read such models."""
+        document = {**vars(self), "table": self.table.to_csv(), "temperature": float(self.temperature)}
+        if not self.exam_statistics:
+            del document["exam_statistics"]
+        return document
 
     @classmethod
     def from_dict(cls, document: object) -> "DomainCard":
+        if isinstance(document, dict):
+            document = {"exam_statistics": 0.0, **document}
         values = typed(document, _kinds(cls, table=str, settings=dict), "a domain")
         if not isinstance(values["signature"], (dict, type(None))) or not isinstance(values["metrics"], dict):
             raise BadModel("a domain's signature or metrics are not an object")

@@ -1,7 +1,8 @@
 """Mixes an exam's own normalization statistics into those of its domain.
 
-The running mean and variance of a domain describe the exams of the training. In an exam that looks different, features
-have another mean and variance, and the normalization no longer does its work. So every normalization of the encoder uses
+The running mean and variance of a domain describe the exams of the training. In an exam that looks different, the
+features have another mean and variance, and the normalization fits them badly. So every normalization of the encoder
+uses
 
     mean = (1 − share) · domain's mean + share · exam's mean,      and the same for the variance.
 
@@ -11,12 +12,14 @@ therefore those of the folded network, and the pass replaces the first batch of 
 """
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .dsbn import ConvNorm, DomainBatchNorm, Runs
+from .encoders import Encoder
 from .fold import FoldedNetwork, fold_blocks
 from .segmenter import Segmenter
 
@@ -41,9 +44,9 @@ class ExamEncoder:
     """The encoder of one domain for one exam, in float32. Call it once, then fold it."""
 
     def __init__(self, segmenter: Segmenter, domain: str, share: float) -> None:
-        row = segmenter.normalization_row(domain)
-        tensors = (*segmenter.encoder.parameters(), *segmenter.encoder.buffers())
-        self._encoder = copy.deepcopy(segmenter.encoder, {id(tensor): tensor for tensor in tensors})  # shares them
+        row, encoder = segmenter.normalization_row(domain), cast(nn.Module, segmenter.encoder)
+        tensors = (*encoder.parameters(), *encoder.buffers())
+        self._encoder = copy.deepcopy(encoder, {id(tensor): tensor for tensor in tensors})  # shares the tensors
         for block in self._encoder.modules():
             if isinstance(block, ConvNorm):
                 block.norm = ExamNorm(block.norm, row, share)
@@ -58,5 +61,6 @@ class ExamEncoder:
         like = network.head.weight
         encoder = copy.deepcopy(self._encoder)
         fold_blocks(encoder, 0)
-        encoder = encoder.requires_grad_(False).to(like).to(memory_format=torch.channels_last)
-        return FoldedNetwork(encoder.eval(), network.decoder, network.head, network.spec)
+        encoder.eval().requires_grad_(False).to(like)
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
+        return FoldedNetwork(cast(Encoder, encoder), network.decoder, network.head, network.spec)

@@ -33,6 +33,7 @@ def segment_document(result: "SegmentationResult", output: str | os.PathLike[str
         "score": detection.scores.get(result.domain) if detection else None,
         "scores": dict(detection.scores) if detection else {},
         "warnings": [asdict(notice) for notice in result.warnings],
+        "exam_statistics": result.exam_statistics,
     }  # fmt: skip
     if result.review is not None:
         document["review"] = {"axis": result.review.axis, "slices": [vars(entry) for entry in result.review.slices]}

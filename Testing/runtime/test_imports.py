@@ -12,6 +12,7 @@ OURS = ("PedBoneSeg", "PedBoneSegUI", "PedBoneSegLib", "PedBoneSegTraining")
 TORCH_ROOMS = tuple(
     [
         "network/",
+        "inference/exam_statistics.py",
         *(f"inference/{name}.py" for name in ("predictor", "passes", "devices", "signature", "detection", "notices")),
     ]
 )  # of the runtime, at file scope

@@ -120,7 +120,7 @@ def test_json(bundle):
     document = segment_document(result, "a.nii.gz")
     assert list(document) == [
         "output", "joint", "domain", "side", "device", "precision", "seconds", "bones", "detected_joint", "verdict",
-        "in_distribution", "score", "scores", "warnings",
+        "in_distribution", "score", "scores", "warnings", "exam_statistics",
     ]  # fmt: skip
     ml = {name: np.count_nonzero(result.labels == label) * 3.2e-3 for name, label in result.table.labels.items()}
     assert {name: bone["volume_ml"] for name, bone in document["bones"].items()} == pytest.approx(ml, abs=1e-4)
