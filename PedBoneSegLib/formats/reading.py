@@ -15,6 +15,7 @@ from .opening import open_regular, reason
 from .registry import format_of
 
 _MOST_FRAMES = 1_000_000
+_LONGEST_SKIP = 1 << 26  # bytes between a packed file's beginning and its voxels: header, extensions
 
 
 @np.errstate(all="ignore")  # what is not finite is looked at here, and numpy would print lines of its own
@@ -74,6 +75,8 @@ def read_header(path: Path) -> Header:
             raise BadInput(f"{path.name} has a damaged header ({fault})", "copy or export it again") from error
     if not 1 <= header.frames <= _MOST_FRAMES:
         raise BadInput(f"{path.name} says it has {header.frames} frames", "export the image again")
+    if header.skip > _LONGEST_SKIP:
+        raise BadInput(f"{path.name} says its voxels begin after {header.skip} bytes", "export the image again")
     header.grid.check(path.name)
     return header
 

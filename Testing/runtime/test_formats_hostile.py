@@ -20,6 +20,7 @@ from PedBoneSegLib.formats import header, unpacking
 from PedBoneSegLib.formats.dicom import decoder, elements, pixels
 from PedBoneSegLib.formats.reading import find_inputs, is_dicom_series, read_volume
 from PedBoneSegLib.formats.segments import read_segmentation
+from PedBoneSegLib.program.cli import main
 
 COMPRESSED = Path(__file__).parents[1] / "data" / "dicom"
 NRRD = "NRRD0004\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 4 4\n" \
@@ -182,6 +183,14 @@ def test_a_large_packed_file_is_unpacked_to_its_end_before_any_of_it_is_kept(tmp
         refusal(tmp_path / "a.nrrd", "truncated")
 
 
+def test_voxels_far_behind_the_header_are_refused(tmp_path, monkeypatch):
+    packed = bz2.compress(bytes(1 << 20))
+    (tmp_path / "a.nrrd").write_bytes(NRRD.replace("raw", f"bzip2\nbyte skip: {10**15}").encode() + b"\n" + packed)
+    unpacked = counted(monkeypatch)
+    refusal(tmp_path / "a.nrrd", "begin after 1000000000000000 bytes")
+    assert not unpacked
+
+
 def test_voxels_within_the_header_are_refused(tmp_path):
     raw = bytearray(nifti(voxels((3, 9, 7))).to_bytes())
     for start in (0, 4, 348, -352, float("nan"), float("inf")):
@@ -232,6 +241,17 @@ def test_a_color_that_is_not_a_number_is_bad_input(tmp_path, color):
     (tmp_path / "a.seg.nrrd").write_bytes(NRRD.encode() + pairs.encode() + b"\n" + bytes(64))
     with pytest.raises(BadInput, match="damaged header"):
         read_segmentation(tmp_path / "a.seg.nrrd")
+
+
+def test_a_segmentation_is_held_to_the_same_bounds(tmp_path, capsys):
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(NRRD.replace("(1,0,0)", "(1e-6,0,0)").encode() + b"\n" + bytes(64))
+    assert main(["measure", str(path), "--joint", "knee"]) == 2
+    assert "impossible voxel spacing" in capsys.readouterr().err
+    path.write_bytes(NRRD.encode() + b"\n" + bytes(64))
+    assert main(["measure", str(path), "--joint", "knee", "--max-voxels", "63"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["measure", str(path), "--joint", "knee", "--max-voxels", "64"]) == 0
 
 
 # ---- DICOM -----------------------------------------------------------------------------------------------------------
@@ -353,6 +373,11 @@ def test_a_compressed_frame_of_another_size_is_refused_before_it_is_decoded(tmp_
 
     monkeypatch.setattr(decoder, "decode", lambda *args: pytest.fail("it was decoded"))
     refusal(compressed(tmp_path, name, larger), "compressed pixels are")
+
+
+def test_a_compressed_frame_that_is_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr(pixels, "_MOST_COMPRESSED", 96 * 80 - 1)
+    refusal(COMPRESSED / "jpeg-2000.dcm", "more than 7,679 pixels")
 
 
 def test_a_decoder_that_dies_or_hangs_costs_one_file(monkeypatch):

@@ -22,7 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .pixels import PixelForm
 
-SECONDS = 60.0  # the most for one frame; the largest take a few
+SECONDS = 120.0  # the most for one frame; the largest take a few, on a busy machine some ten
 _PROGRAM = Path(__file__).with_name("decoding.py")
 _UID = "1.2.826.0.1.3680043.2.1143.1"  # names the frame that is being decoded, and nothing else
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any
 
-MEMORY = 4 << 30  # bytes; the largest frame that DICOM can hold, 65,535 × 65,535, is refused before
+MEMORY = 2 << 30  # bytes of address space; the libraries take a third of it, the largest frame less than another
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ _RLE = "1.2.840.10008.1.2.5"
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_MOST_COMPRESSED = 4096 * 4096  # pixels of a JPEG or JPEG 2000 frame, for which a decoder takes some 200 MB
 _MOST_TILES = 4096  # of a JPEG 2000 frame
 
 
@@ -216,6 +217,8 @@ def _runs(segment: bytes, size: int) -> bytearray:
 
 def _check_compressed(syntax: str, data: bytes, form: PixelForm) -> None:
     """ValueError unless the compressed frame says of itself what the file says of it, and comes to an end."""
+    if form.rows * form.columns > _MOST_COMPRESSED:
+        raise ValueError(f"its compressed frames are of more than {_MOST_COMPRESSED:,} pixels")
     data = data.rstrip(b"\0")
     if syntax in _JPEG_2000:
         said = _jpeg_2000_form(data)
