@@ -21,6 +21,7 @@ package calls `register` before it reads or writes:
 
 import importlib
 import pkgutil
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -67,6 +68,7 @@ class Format(Protocol):
 
 _formats: list[Format] = []
 _loaded = False
+_loading = threading.RLock()  # another thread waits until all are there
 
 
 def register(new: Format) -> None:
@@ -80,12 +82,13 @@ def register(new: Format) -> None:
 def formats() -> list[Format]:
     """All formats, those of the package first."""
     global _loaded
-    if not _loaded:
-        _loaded = True  # before the modules are imported, since each registers its format
-        from . import kinds
+    with _loading:
+        if not _loaded:
+            _loaded = True  # before the modules are imported, since each registers its format
+            from . import kinds
 
-        for module in sorted(pkgutil.iter_modules(kinds.__path__), key=lambda module: module.name):
-            importlib.import_module(f"{kinds.__name__}.{module.name}")
+            for module in sorted(pkgutil.iter_modules(kinds.__path__), key=lambda module: module.name):
+                importlib.import_module(f"{kinds.__name__}.{module.name}")
     return _formats
 
 

@@ -395,6 +395,20 @@ def test_a_decoder_that_dies_or_hangs_costs_one_file(monkeypatch):
     np.testing.assert_array_equal(read_volume(file).array, expected)
 
 
+def test_an_answer_that_comes_too_late_is_never_the_next_frames(monkeypatch):
+    expected = read_volume(COMPRESSED / "jpeg-ls.dcm").array
+    process = decoder._Process.current()
+
+    def interrupted(count):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process._child.stdout, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_volume(COMPRESSED / "jpeg-2000.dcm")
+    assert process._child.poll() is not None
+    np.testing.assert_array_equal(read_volume(COMPRESSED / "jpeg-ls.dcm").array, expected)
+
+
 def test_the_decoder_is_kept_and_leaves_no_file(tmp_path):
     read_volume(COMPRESSED / "jpeg-ls.dcm")
     process = decoder._Process.current()

@@ -97,7 +97,7 @@ class _Process:
         """Type and bytes of the pixels; None where the frame cannot be decoded, or ended the process."""
         stdin, stdout = self._child.stdin, self._child.stdout
         assert stdin and stdout
-        guard = threading.Timer(SECONDS, self._child.kill)
+        guard, answered = threading.Timer(SECONDS, self._child.kill), False
         guard.start()
         try:
             stdin.write(struct.pack("<Q", len(document)) + document)
@@ -107,12 +107,14 @@ class _Process:
                 dtype, length = struct.unpack("<8sQ", head)
                 pixels = stdout.read(length)
                 if len(pixels) == length:
+                    answered = True
                     return (dtype.rstrip(b"\0").decode(), pixels) if dtype.strip(b"\0") else None
         except OSError:  # it has ended
             pass
         finally:
             guard.cancel()
-        self.end()
+            if not answered:  # an interruption too: a late answer must not be taken for the next frame's
+                self.end()
         return None
 
     def end(self) -> None:
