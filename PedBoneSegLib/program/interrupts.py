@@ -21,6 +21,8 @@ from ..files import discard_partials
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 
+FOLLOW = "PEDBONESEG_ENDS_WITH_STDIN"
+
 
 def end_on_signals() -> None:
     """From now on a signal ends the process with exit code 5 and one line on stderr; for the main thread, at the start.
@@ -34,6 +36,13 @@ def end_on_signals() -> None:
         if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _noted)
     threading.Thread(target=_wait, args=(receiver, sender), daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """A child process that was started with `FOLLOW` in its environment and a pipe for stdin ends when the pipe does:
+    when its parent ends, even where that was killed."""
+    if os.environ.pop(FOLLOW, ""):
+        threading.Thread(target=_follow, daemon=True).start()
 
 
 def ignore_signals() -> None:
@@ -54,6 +63,12 @@ def _wait(receiver: socket.socket, _sender: socket.socket) -> NoReturn:
     discard_partials()
     _say(f"pedboneseg: {Cancelled()}\n")
     os._exit(Cancelled.exit_code)
+
+
+def _follow() -> NoReturn:
+    while os.read(0, 1024):
+        pass
+    end_now(Cancelled.exit_code)
 
 
 def _noted(_number: int, _frame: object) -> None:

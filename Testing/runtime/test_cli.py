@@ -141,7 +141,7 @@ assert not {{"torch", "numpy", "SimpleITK", "scipy", "vtk"}} & set(sys.modules)
     (["models", "show", "nope"], 3, ["nope"]),
     (["models", "install", "{h}/text.nii.gz"], 3, ["text.nii.gz"]),
     (["detect", "{h}/text.nii.gz"], 2, ["text.nii.gz"]),
-    (["crossval", "a.toml"], 2, ["crossval"]),
+    (["explode", "a.toml"], 2, ["explode"]),
     ([], 2, ["VERB"]),
 ])  # fmt: skip
 def test_what_can_be_foreseen_is_one_line_and_leaves_no_file(run, home, args, code, words):

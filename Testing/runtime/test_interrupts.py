@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PRELUDE = """
 import os, signal, sys, threading, time
 from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.program.interrupts import end_on_signals, ignore_signals
+from PedBoneSegLib.program.interrupts import end_on_signals, end_with_parent, ignore_signals
 def say(text):
     print(text, flush=True)
 """
@@ -89,3 +89,20 @@ builtins.__import__ = hook
     command = [sys.executable, "-P", "-m", "PedBoneSegLib", "doctor"]
     done = subprocess.run(command, env=environment, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (5, b"", b"pedboneseg: cancelled\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_child_that_follows_its_parent_ends_with_it(number):
+    """Whatever the child is doing; it holds the other end of the pipe that is read here."""
+    child = f"{PRELUDE}\nend_on_signals()\nend_with_parent()\nsay('up')\nwhile True: pass"
+    parent = f"""
+import subprocess
+from PedBoneSegLib.program.interrupts import FOLLOW
+end_on_signals()
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdin=subprocess.PIPE, env={{**os.environ, FOLLOW: "yes"}})
+sys.stdin.read()
+"""
+    process = start(parent)
+    assert process.stdout.readline() == b"up\n"
+    process.send_signal(number)
+    assert process.stdout.read() == b"" and process.wait(60) == (-9 if number == signal.SIGKILL else 5)

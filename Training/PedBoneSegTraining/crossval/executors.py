@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.files import write_text
+from PedBoneSegLib.program.interrupts import FOLLOW
 
 END_SECONDS = 30  # that a job gets to stop by itself
 CANCELLED = 5  # the exit code of a program that was stopped
@@ -37,7 +38,7 @@ def run_here(jobs: Sequence[Job], at_once: int, say=print) -> int:
     waiting = [job for job in jobs if not job.done.exists()]
     running: dict[subprocess.Popen, Job] = {}
     threads = max(1, (os.cpu_count() or 1) // at_once)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, FOLLOW: "yes"}
     worst = 0
     try:
         while waiting or running:
@@ -45,7 +46,9 @@ def run_here(jobs: Sequence[Job], at_once: int, say=print) -> int:
                 job = waiting.pop(0)
                 job.log.parent.mkdir(parents=True, exist_ok=True)
                 with open(job.log, "ab") as log:
-                    process = subprocess.Popen(job.command, stdout=log, stderr=log, env=environment)
+                    process = subprocess.Popen(
+                        job.command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
+                    )
                 running[process] = job
                 say(f"{job.name}: started")
             for process in [process for process in running if process.poll() is not None]:
