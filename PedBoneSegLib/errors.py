@@ -76,7 +76,7 @@ def foreseen(error: BaseException) -> PedBoneSegError | None:
     """
     if isinstance(error, PedBoneSegError):
         return error
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map" in str(error)):
         return OutOfMemory("there is not enough memory", "close other programs, or crop the volume")
     if isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL):
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
