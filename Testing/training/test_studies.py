@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PedBoneSegTraining.data import degraded
 from PedBoneSegTraining.data.dataset import LoadedCase
 from PedBoneSegTraining.studies import detection, exams, held_out, review, tables
 from PedBoneSegTraining.synthesis import ahead
@@ -65,10 +66,10 @@ def test_shares_of_wrong_voxels_by_hand():
     assert (answer["wrong"], answer["expected"], answer["slices"]) == (10, 10.0, 10)
 
 
-@pytest.mark.parametrize("changes", [exams.FOREIGN, exams.DEGRADED])
+@pytest.mark.parametrize("changes", [exams.FOREIGN, degraded.DEGRADED])
 def test_changes_are_functions_of_their_name_and_number(changes):
     for what, change in changes.items():
-        one, again, other = (exams.apply(change, what, case(), number).volume.array for number in (3, 3, 4))
+        one, again, other = (degraded.apply(change, what, case(), number).volume.array for number in (3, 3, 4))
         np.testing.assert_array_equal(one, again)
         assert one.shape == case().volume.array.shape and np.isfinite(one).all()
         assert not np.array_equal(one, case().volume.array)
@@ -78,11 +79,11 @@ def test_changes_are_functions_of_their_name_and_number(changes):
 
 def test_contrasts_are_what_their_names_say():
     one = case()
-    image = exams.apply(exams.inverted, "inverted", one, 0).volume.array
+    image = degraded.apply(exams.inverted, "inverted", one, 0).volume.array
     assert image[3, 20, 20] < image[0, 20, 20] < image[0, 0, 0]  # bone darkest, air brightest
-    image = exams.apply(exams.ct_like, "CT-like", one, 0).volume.array
+    image = degraded.apply(exams.ct_like, "CT-like", one, 0).volume.array
     assert image[2, 14, 20] > 1.5 * image[0, 20, 20] > 5 * abs(image[0, 0, 0])  # shell, soft tissue, air
-    image = exams.apply(exams.upside_down, "upside down", one, 0).volume.array
+    image = degraded.apply(exams.upside_down, "upside down", one, 0).volume.array
     np.testing.assert_array_equal(image, one.volume.array[:, :, ::-1])
 
 

@@ -14,6 +14,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from PedBoneSegLib.inference.exam_statistics import ExamNetworks
 from PedBoneSegLib.inference.passes import Pass, VolumeWriter, on_own_pixels
 from PedBoneSegLib.inference.postprocess import clean
 from PedBoneSegLib.inference.predictor import Predictor
@@ -115,7 +116,7 @@ def voxels_in_box(predictor: Predictor, card: DomainCard, case: LoadedCase) -> I
             true = torch.from_numpy(np.ascontiguousarray(truth[index][stack.crop]).astype(np.int64))
             found.append((one[:, chosen].T, true[chosen]))
 
-    with Pass(predictor, card, stack, place, [], stack.occupied) as run:
+    with Pass(ExamNetworks(predictor, lambda _: stack), card, stack, place, [], stack.occupied) as run:
         for _ in run:
             yield from found
             found.clear()
@@ -174,7 +175,8 @@ def judge(predictor: Predictor, card: DomainCard, case: LoadedCase) -> Judged:
     stack = SliceStack(case.volume, SliceSettings.from_dict(card.settings))
     labels = np.zeros(case.labels.shape, np.uint8, order="F")
     raw = np.full(case.labels.shape, NOT_LOOKED_AT, np.uint8, order="F")
-    with Pass(predictor, card, stack, VolumeWriter(stack, labels, None, raw), [], stack.occupied) as run:
+    networks, write = ExamNetworks(predictor, lambda _: stack), VolumeWriter(stack, labels, None, raw)
+    with Pass(networks, card, stack, write, [], stack.occupied) as run:
         for _ in run:
             pass
     first = labels.copy(order="F")

@@ -32,6 +32,9 @@ def model_card(manifest: Manifest, agreement: float) -> str:
         lines += ["", f"## {card.name}", "", f"Joint: {card.joint}. Bones: {', '.join(card.table.names)}."]
         if synthetic:
             lines += ["", "Trained on synthetic images alone: what it does on real ones has to be looked at."]
+        if card.exam_statistics:
+            share = f"{100 * card.exam_statistics:g} %"
+            lines += ["", f"Every exam's own statistics make up {share} of the encoder's normalization."]
         if card.note:
             lines += ["", card.note]
         if card.metrics:

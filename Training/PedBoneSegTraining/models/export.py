@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from ..synthesis.cohort import Recipe
 from .agreement import choose_storage, prove, validate_precisions
 from .card import write_card
 from .draft import AGREEMENT, Draft, Exams
+from .exam_statistics import choose_exam_statistics, domain_statistics_alone
 from .reference import add_reference_data
 
 SYNTHETIC_EXAMS = 96
@@ -176,11 +178,20 @@ def draft(
 
 def finish(draft: Draft, path: str | Path) -> Manifest:
     """All parts of the export in order, then the file and its proof. Returns the manifest as written."""
-    for part in (choose_storage, validate_precisions, add_reference_data, measure, write_card):
+    for part in (
+        choose_storage,
+        validate_precisions,
+        choose_exam_statistics,
+        add_reference_data,
+        measure,
+        write_card,
+    ):
         draft = part(draft)
     with whole_file(path) as temporary:  # the model takes its place when it is proven, not before
         manifest = write_bundle(temporary, draft.manifest, draft.all_tensors())
-        prove(draft, Bundle.load(temporary))
+        written = Bundle.load(temporary)
+        alone = domain_statistics_alone(draft.manifest)
+        prove(replace(draft, manifest=alone), replace(written, manifest=domain_statistics_alone(written.manifest)))
     return manifest
 
 

@@ -22,7 +22,8 @@ from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
 from PedBoneSegLib.volume import Volume
 
-from .exams import FOREIGN, apply, cohort, upside_down
+from ..data.degraded import apply
+from .exams import FOREIGN, cohort, upside_down
 from .tables import auroc, keep, missed_at_95, options, table
 
 JOINTS = ("ankle", "knee", "shoulder")

@@ -1,7 +1,6 @@
 """What the studies look at: exams of the frozen cohorts, and what is done to them."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from PedBoneSegLib.files import whole_file
 from PedBoneSegLib.volume import Grid, Volume
 
 from ..data.dataset import LoadedCase
+from ..data.degraded import Change, white_level
 from ..synthesis.ahead import exam
 from ..synthesis.anatomy import JOINTS
 from ..synthesis.anatomy.sources import AnatomySource, Parametric
@@ -51,23 +51,14 @@ def cohort(
         yield LoadedCase(volume.name, volume, arrays["labels"], np.ones(1 + len(JOINTS[joint].BONES), bool))
 
 
-def changed(case: LoadedCase, array: np.ndarray, what: str) -> LoadedCase:
-    volume = Volume(np.ascontiguousarray(array, np.float32), case.volume.grid, f"{case.name}, {what}")
-    return replace(case, name=volume.name, volume=volume)
-
-
-def _white(array: np.ndarray) -> float:
-    return float(np.percentile(array, 99.5)) or 1.0
-
-
 def inverted(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
     image = case.volume.array.astype(np.float32)
-    return np.maximum(_white(image) - image, 0)
+    return np.maximum(white_level(image) - image, 0)
 
 
 def ct_like(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
     """Dense shells, spongy bone a little above soft tissue, soft tissue nearly uniform, air dark."""
-    image = ndimage.gaussian_filter(case.volume.array.astype(np.float32), 0.7) / _white(case.volume.array)
+    image = ndimage.gaussian_filter(case.volume.array.astype(np.float32), 0.7) / white_level(case.volume.array)
     body = ndimage.binary_fill_holes(ndimage.binary_opening(image > 0.08))
     bone = case.labels > 0
     inner = ndimage.binary_erosion(bone, iterations=2)
@@ -77,7 +68,7 @@ def ct_like(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
 
 
 def heavy_noise(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
-    white = _white(case.volume.array)
+    white = white_level(case.volume.array)
     parts = (random.normal(0, 0.5 * white, case.volume.array.shape) for _ in range(2))
     return np.hypot(case.volume.array + next(parts), next(parts))
 
@@ -104,40 +95,6 @@ def noise_only(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
     return random.normal(100, 20, case.volume.array.shape)
 
 
-def noisy(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
-    """As a hurried scan: a third of what `heavy_noise` adds."""
-    white = _white(case.volume.array)
-    return np.hypot(
-        case.volume.array + random.normal(0, 0.15 * white, case.volume.array.shape),
-        random.normal(0, 0.15 * white, case.volume.array.shape),
-    )
-
-
-def blurred(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
-    sigma = [1.5 / mm if mm < 2 else 0 for mm in case.volume.grid.spacing]
-    return ndimage.gaussian_filter(case.volume.array.astype(np.float32), sigma)
-
-
-def shaded(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
-    """The signal falls to a fifth along a random in-plane direction."""
-    lines = [np.linspace(-1, 1, count) for count in case.volume.array.shape]
-    slope = random.normal(size=3)
-    ramp = sum(
-        s * line.reshape([-1 if axis == one else 1 for one in range(3)])
-        for axis, (s, line) in enumerate(zip(slope / np.abs(slope).sum(), lines, strict=True))
-    )
-    return case.volume.array * np.exp(0.8 * ramp)
-
-
-def lost_slices(case: LoadedCase, random: np.random.Generator) -> np.ndarray:
-    """A tenth of the slices across the coarsest axis lose nine tenths of their signal."""
-    array, axis = case.volume.array.astype(np.float32), int(np.argmax(case.volume.grid.spacing))
-    count, gain = array.shape[axis], np.ones(array.shape[axis])
-    gain[random.choice(count, max(1, count // 10), replace=False)] = 0.1
-    return array * gain.reshape([-1 if axis == one else 1 for one in range(3)])
-
-
-Change = Callable[[LoadedCase, np.random.Generator], np.ndarray]
 FOREIGN: dict[str, Change] = {
     "inverted": inverted,
     "CT-like": ct_like,
@@ -147,10 +104,3 @@ FOREIGN: dict[str, Change] = {
     "constant": constant,
     "noise only": noise_only,
 }
-DEGRADED: dict[str, Change] = {"noise": noisy, "blur": blurred, "shading": shaded, "lost slices": lost_slices}
-
-
-def apply(change: Change, what: str, case: LoadedCase, number: int) -> LoadedCase:
-    """`case` changed; the random numbers are those of (what, number) alone."""
-    random = np.random.default_rng([number, *what.encode()])
-    return changed(case, change(case, random), what)

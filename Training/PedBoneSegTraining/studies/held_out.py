@@ -12,9 +12,10 @@ from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
 
+from ..data.degraded import DEGRADED, apply
 from ..evaluation.evaluate import labels_of, metrics_of, score_cases, without_signatures
 from ..synthesis.anatomy.sources import shape_source
-from .exams import DEGRADED, apply, cohort
+from .exams import cohort
 from .tables import keep, options, table
 
 

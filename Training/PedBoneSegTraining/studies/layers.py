@@ -10,9 +10,10 @@ from PedBoneSegLib.inference.signature import Apart, Reference, Whitened
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
 
+from ..data.degraded import apply
 from ..models.reference import make_signature
 from .detection import JOINTS
-from .exams import FOREIGN, apply, cohort
+from .exams import FOREIGN, cohort
 from .tables import auroc, keep, options, table
 
 CHANGED = 8

@@ -11,8 +11,9 @@ from PedBoneSegLib.inference.result import ReviewSlice
 from PedBoneSegLib.models.bundle import Bundle
 from PedBoneSegLib.models.store import resolve
 
+from ..data.degraded import DEGRADED, apply
 from .detection import JOINTS
-from .exams import DEGRADED, apply, cohort
+from .exams import cohort
 from .tables import keep, options, table
 
 SHARES = (0.1, 0.2, 0.3)
