@@ -1,5 +1,6 @@
 """The program's verbs, started as their users start them, and what they leave behind when they end."""
 
+import atexit
 import csv
 import functools
 import gzip
@@ -35,6 +36,7 @@ def stage() -> Path:
     from tiny import make_tiny_bundle
 
     folder = Path(tempfile.mkdtemp(prefix="hostile-stage-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "home" / "models").mkdir(parents=True)
     make_tiny_bundle(folder / "home" / "models" / "tiny.safetensors")
     make_tiny_bundle(folder / "other.safetensors", ("knee",), seed=1)
