@@ -13,9 +13,10 @@ From Python, in six lines:
 import hashlib
 import os
 
+import qt
 import slicer
 import vtk
-from PedBoneSegUI import dependencies, paths
+from PedBoneSegUI import dependencies, paths, volumes
 from PedBoneSegUI.logic import PedBoneSegLogic
 from PedBoneSegUI.panel import Panel
 from PedBoneSegUI.segmentations import loadTerminology
@@ -56,7 +57,7 @@ def onStartupCompleted() -> None:
 
 
 def registerSampleData() -> None:
-    """One synthetic case per joint, from the installed files, without any download."""
+    """One synthetic case per joint, from the installed files, without a download."""
     import SampleData
 
     logic = SampleData.SampleDataLogic
@@ -79,10 +80,10 @@ def registerSampleData() -> None:
 
 @parameterNodeWrapper
 class PedBoneSegParameterNode:
-    """The user's choices, kept with the scene; a field's name stands in the .ui as `SlicerParameterName`.
+    """The user's choices, saved with the scene; the .ui names these fields as `SlicerParameterName`.
 
     `joint` is "auto" or a joint's name, `side` empty, "left" or "right"; `segmentation` None means a new one. Folders
-    are not here: a scene that is passed on must not tell where its maker's files lie.
+    are not here: a scene that is passed on must not say where its author's files are.
     """
 
     volume: vtkMRMLScalarVolumeNode
@@ -111,11 +112,12 @@ class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         slicer.app.connect("aboutToQuit()", self.onQuit)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
-        """The module is reloaded or the application ends: nothing is left running."""
+        """The module is reloaded, or the application ends: nothing may be left running."""
         slicer.app.disconnect("aboutToQuit()", self.onQuit)
         self.setParameterNode(None)
         self.removeObservers()
@@ -143,15 +145,24 @@ class PedBoneSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onNodeAdded(self, caller, event) -> None:
+        """A volume that was just loaded is chosen if none is; its voxels come after its node."""
+        if self.parent.isEntered and self._parameterNode is not None and not self._parameterNode.volume:
+            qt.QTimer.singleShot(0, self.chooseVolume)
+
     def initializeParameterNode(self) -> None:
         self.setParameterNode(PedBoneSegParameterNode(self.logic.getParameterNode()))
-        if not self._parameterNode.volume:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first:
-                self._parameterNode.volume = first
+        self.chooseVolume()
+
+    def chooseVolume(self) -> None:
+        """Without a choice, the image that the views show, else the first one of the scene."""
+        if self._parameterNode is not None and not self._parameterNode.volume:
+            volume = volumes.shownOrFirst()
+            if volume is not None:
+                self._parameterNode.volume = volume
 
     def setParameterNode(self, parameterNode) -> None:
-        """Parameters stay connected while another module is shown: a run may end meanwhile."""
+        """The parameters stay connected while another module is shown: a segmentation may end meanwhile."""
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)

@@ -1,11 +1,10 @@
-"""What must be there before the worker can run, and section 1, which shows itself when something is missing.
+"""The packages that the worker needs: which are missing, and their installation.
 
-The GUI process asks `importlib.metadata` alone; it never imports torch. Which build of PyTorch fits the computer is
-decided by light-the-torch, as the PyTorch extension does it. Nothing is installed without a click.
+The versions are read by `importlib.metadata`; torch is never imported. light-the-torch decides which build of PyTorch
+fits the computer, as in the PyTorch extension.
 """
 
 import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -16,8 +15,8 @@ import qt
 from slicer.i18n import tr as _
 
 from .paths import findPython
-from .processes import WorkLog, endTree
-from .section import Section, askFolder, enable
+from .processes import endTree
+from .worklog import WorkLog
 
 # PyTorch 2.13 cannot be installed on Windows by the light-the-torch of Slicer 5.12 (Slicer/light-the-torch#176).
 TORCH = "torch>=2.4,<2.13" if os.name == "nt" else "torch>=2.4"
@@ -45,7 +44,7 @@ _FAULTS = (  # what pip says, what that means, and what may be done
 
 
 def installed(name: str) -> str:
-    """The version of a package, empty if it is not there; asked without importing it."""
+    """The version of a package, found without importing it; empty if it is not there."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -63,7 +62,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def steps(packages: list[str], wheels: str = "") -> list[list[str]]:
-    """The calls of the interpreter, one after the other, as arguments. `wheels`: a folder to take all from, offline."""
+    """The arguments of the interpreter, call after call. `wheels`: a folder to take everything from, offline."""
     if wheels:
         wanted = [{"torch": TORCH, "safetensors": SAFETENSORS}[name] for name in packages]
         return [["-m", "pip", "install", "--isolated", "--no-index", "--find-links", wheels, *wanted]]
@@ -89,8 +88,10 @@ def environmentFor(arguments: list[str]) -> dict[str, str]:
 
 def explain(log: str) -> str:
     """Why an installation failed, and what may be done."""
-    found = [f"{fault} {remedy}" for signs, fault, remedy in _FAULTS if re.search(signs, log.lower())]
-    return found[0] if found else _("The installation failed; the log tells more.")
+    for signs, fault, remedy in _FAULTS:
+        if re.search(signs, log.lower()):
+            return f"{fault} {remedy}"
+    return _("The installation failed; the log tells more.")
 
 
 def gpuPresent() -> bool:
@@ -99,7 +100,7 @@ def gpuPresent() -> bool:
 
 
 def torchIsForCpu() -> bool:
-    """Whether PyTorch was built without support of any GPU, as far as its version tells."""
+    """Whether PyTorch was built without GPU support, as far as its version tells."""
     return installed("torch").endswith("+cpu")
 
 
@@ -130,15 +131,6 @@ class Installation:
             self._run(self._calls.pop(0))
 
     def _run(self, arguments: list[str]) -> None:
-        small = arguments == ["-m", "pip", "install", SAFETENSORS]
-        if small and importlib.util.find_spec("slicer.packaging"):  # since Slicer 5.12
-            import slicer.packaging
-
-            slicer.packaging.pip_install(
-                SAFETENSORS, blocking=False, show_progress=False, requester="PedBoneSeg",
-                logCallback=self._log.append, completedCallback=self._next,
-            )  # fmt: skip
-            return
         process = self._process = qt.QProcess()
         process.setProcessChannelMode(qt.QProcess.MergedChannels)
         environment = qt.QProcessEnvironment()
@@ -159,54 +151,3 @@ class Installation:
     def _onProcessError(self, error) -> None:
         if error == qt.QProcess.FailedToStart:
             self._onEnd(_("Slicer's Python could not be started: {program}").format(program=findPython() or "?"))
-
-
-class SetupSection(Section):
-    def __init__(self, panel) -> None:
-        super().__init__(panel, panel.ui.setupLabel)
-        self._installation: Installation | None = None
-        self.ui.setupInstallButton.clicked.connect(lambda: self._install(""))
-        self.ui.setupWheelsButton.clicked.connect(self._installFromWheels)
-        self.ui.setupCancelButton.clicked.connect(self.close)
-
-    def ready(self) -> bool:
-        """Whether the worker can run at all; shows the section with what is missing if not."""
-        packages = missing()
-        if self._installation is None:
-            self.ui.setupSection.setVisible(bool(packages))
-            names = {"torch": _("PyTorch (a download of up to 3 GB)")}
-            text = _("Before the first use this computer needs: {packages}.")
-            self.say(text.format(packages=", ".join(names.get(one, one) for one in packages)) if packages else "")
-        return not packages and self._installation is None
-
-    def close(self) -> None:
-        if self._installation is not None:
-            self._installation.cancel()
-
-    def _installFromWheels(self) -> None:
-        folder = askFolder(_("Folder of wheels (torch, safetensors and what they need)"))
-        if folder is not None:
-            self._install(str(folder))
-
-    def _install(self, wheels: str) -> None:
-        log = WorkLog()
-        log.onLine = self.ui.setupLogText.appendPlainText
-        self.ui.setupLogText.setVisible(True)
-        self.say(_("Installing; Slicer can be used meanwhile."))
-        self._setRunning(True)
-        self._installation = Installation(steps(missing(), wheels), log, self._onEnd)
-
-    def _onEnd(self, sentence: str) -> None:
-        self._installation = None
-        self._setRunning(False)
-        ready = self.ready()
-        if sentence:
-            self.say(sentence)
-        elif not ready:
-            self.say(_("Installed, but not seen yet: restart Slicer."))
-        else:
-            self.panel.models.refresh()
-
-    def _setRunning(self, running: bool) -> None:
-        enable(not running, self.ui.setupInstallButton, self.ui.setupWheelsButton)
-        enable(running, self.ui.setupCancelButton)

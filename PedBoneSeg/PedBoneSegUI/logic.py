@@ -1,4 +1,4 @@
-"""Everything of the module that needs no widget: the worker, the temporary folder, the log, and what they do."""
+"""The module's logic: what needs no widgets. It owns the worker, the temporary folder and the log."""
 
 from collections.abc import Callable
 
@@ -8,20 +8,22 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from PedBoneSegLib import __version__
 
-from . import images, models, paths
-from .processes import WorkLog
-from .runs import Choice, Errand, measuring, segmenting
-from .workerclient import WorkerClient, nothing
+from . import models, paths, volumes
+from .segmenting import Choice, measuring, segmenting
+from .tasks import Task
+from .workerclient import WorkerClient, doNothing
+from .workfolder import WorkFolder
+from .worklog import WorkLog
 
 
 class PedBoneSegLogic(ScriptedLoadableModuleLogic):
-    """One per panel or script."""
+    """Each panel and each script has one of its own."""
 
     def __init__(self) -> None:
         super().__init__()
         root = paths.findRoot()
         self.log = WorkLog()
-        self.folder = paths.WorkFolder(slicer.app.temporaryPath)
+        self.folder = WorkFolder(slicer.app.temporaryPath)
         self.folder.sweep()
         self.client = WorkerClient(
             [paths.findPython(), "-P", "-m", "PedBoneSegLib", "serve"],
@@ -36,11 +38,11 @@ class PedBoneSegLogic(ScriptedLoadableModuleLogic):
         self.client.close()
         self.folder.remove()
 
-    def run(self, choice: Choice, beforeWrite: Callable = nothing, **callbacks: Callable) -> Errand:
-        """Begins a segmentation; see `landing` for `beforeWrite`, and `Errand` for the callbacks."""
+    def run(self, choice: Choice, beforeWrite: Callable = doNothing, **callbacks: Callable) -> Task:
+        """Begins a segmentation; for `beforeWrite` see `segmenting.inserting`, for the callbacks `Task`."""
         self.log.hide(choice.volume.GetName() or "")
         choice.model = models.modelFor(choice.joint, choice.model)
-        return Errand(self.client, segmenting(choice, self.folder, beforeWrite), **callbacks)
+        return Task(self.client, segmenting(choice, self.folder, beforeWrite), **callbacks)
 
     def segmentAndWait(self, volume, joint: str = "auto", side: str | None = None, **choices):
         """For scripts: returns (segmentation node, answer); RuntimeError with the reason if it cannot be done.
@@ -53,12 +55,12 @@ class PedBoneSegLogic(ScriptedLoadableModuleLogic):
             outcome.extend(result)
             loop.quit()
 
-        self.run(Choice(volume, joint, side or images.sideOf(volume), **choices), onDone=end, onError=end)
+        self.run(Choice(volume, joint, side or volumes.sideOf(volume), **choices), onDone=end, onError=end)
         loop.exec_()
         if len(outcome) == 3:  # kind, message, answer
             raise RuntimeError(outcome[1])
         return tuple(outcome)
 
-    def measure(self, segmentation, **callbacks: Callable) -> None:
-        """Asks the worker for the measures of a result's bones; see `Errand` for the callbacks."""
-        Errand(self.client, measuring(segmentation, self.folder), **callbacks)
+    def measure(self, segmentation, **callbacks: Callable) -> Task:
+        """Asks the worker for the measures of a result's bones; for the callbacks see `Task`."""
+        return Task(self.client, measuring(segmentation, self.folder), **callbacks)

@@ -1,14 +1,16 @@
-"""The panel: eight sections of one conversation, and what they share."""
+"""The panel: its sections, and what they share."""
 
-from .batch import BatchSection
-from .correct import CorrectSection
-from .dependencies import SetupSection
-from .keep import KeepSection
+from . import views
 from .logic import PedBoneSegLogic
-from .measure import MeasureSection
-from .models import ModelSection
-from .review import ReviewSection
-from .segment import SegmentSection
+from .sections.batch import BatchSection
+from .sections.correct import CorrectSection
+from .sections.measure import MeasureSection
+from .sections.model import ModelSection
+from .sections.review import ReviewSection
+from .sections.save import SaveSection
+from .sections.segment import SegmentSection
+from .sections.setup import SetupSection
+from .sections.training import TrainingSection
 
 
 class Panel:
@@ -16,25 +18,41 @@ class Panel:
 
     def __init__(self, ui, logic: PedBoneSegLogic, topWidget) -> None:
         self.ui, self.logic, self.topWidget = ui, logic, topWidget
-        self.parameters, self._sections = None, ()
+        self.parameters, self._sections, self._shown = None, (), None
         self.setup = SetupSection(self)
         self.models = ModelSection(self)
         self.segment = SegmentSection(self)
         self.review = ReviewSection(self)
         self.correct = CorrectSection(self)
         self.measure = MeasureSection(self)
-        self.keep = KeepSection(self)
+        self.save = SaveSection(self)
+        self.training = TrainingSection(self)
         self.batch = BatchSection(self)
-        self._sections = (self.models, self.segment, self.review, self.correct, self.measure, self.keep, self.batch)
+        self._sections = (self.models, self.segment, self.review, self.correct, self.measure, self.save, self.training,
+                          self.batch)  # fmt: skip
 
     def setParameters(self, parameters) -> None:
+        """Shows the choices of a scene; its views are as they were saved, and are left alone."""
         self.parameters = parameters
+        self._shown = (parameters.volume, parameters.segmentation) if parameters else None
         self.parametersChanged()
 
     def parametersChanged(self) -> None:
-        """Follows every change of the parameter node: the user's choices, a loaded scene, deleted nodes."""
+        """Called on every change of the parameter node: the user's choices, a loaded scene, deleted nodes."""
         for section in self._sections:
-            section.follow()
+            section.update()
+        self._updateViews()
+
+    def _updateViews(self) -> None:
+        """The views show the chosen volume with its chosen result alone, once when the choice changes."""
+        if self.parameters is None:
+            return
+        volume, segmentation = self.parameters.volume, self.parameters.segmentation
+        if self._shown is not None and self._shown != (volume, segmentation):
+            if volume is not None:
+                views.showVolume(volume)
+                views.showResultAlone(segmentation)
+        self._shown = volume, segmentation
 
     @property
     def segmentation(self):
@@ -54,10 +72,15 @@ class Panel:
         self.correct.exit()
 
     def sceneCloses(self) -> None:
-        self.segment.abandon()
+        self._closeTasks()
         self.correct.sceneCloses()
 
     def close(self) -> None:
-        self.segment.abandon()
+        self._closeTasks()
         for section in (self.batch, self.setup, self.review, self.correct):
+            section.close()
+
+    def _closeTasks(self) -> None:
+        self.segment.abandon()
+        for section in (self.measure, self.save, self.training):
             section.close()

@@ -1,7 +1,8 @@
-"""The panel's end of the conversation with the worker process: one JSON object a line.
+"""The panel's side of the conversation with the worker process: one JSON object per line.
 
-The worker starts with the first request and stays warm. Whatever goes wrong with it (it cannot start, dies, hangs,
-floods) ends in one sentence for the request at hand, a killed process tree, and a fresh worker on the next request.
+The worker starts with the first request and keeps its model loaded. Whatever goes wrong with it (it cannot start, dies,
+hangs, writes without end), the current request ends with one sentence, the process tree is killed, and the next request
+starts a new worker.
 """
 
 import json
@@ -20,12 +21,12 @@ from .processes import endTree
 HELLO_SECONDS = 180  # the first import of torch from a cold disk takes this long on old machines
 CANCEL_MILLISECONDS = 700  # an unanswered cancel is followed by a kill; together they stay below a second
 LONGEST_LINE = 4 * 2**20  # bytes; an answer is a few kilobytes
-MOST_NOISE = 2**20  # bytes of lines that are no answers, before the worker is given up
-_OPTION = r"(--?[a-z]|pedboneseg ).*"  # what a hint says to those who use the command line
+MOST_NOISE = 2**20  # bytes of lines that are no answers, before the worker is stopped
+_OPTION = r"(--?[a-z]|pedboneseg ).*"  # the part of a hint that is for the command line
 
 
-def nothing(*_arguments) -> None:
-    """The callback of a caller who does not listen."""
+def doNothing(*_arguments) -> None:
+    """The default callback."""
 
 
 @dataclass(eq=False)
@@ -34,9 +35,9 @@ class Request:
 
     op: str
     fields: dict
-    onDone: Callable = nothing
-    onError: Callable = nothing
-    onProgress: Callable = nothing  # (answer): its `fraction` 0 to 1, `stage`, and what else the worker adds
+    onDone: Callable = doNothing
+    onError: Callable = doNothing
+    onProgress: Callable = doNothing  # (answer): its `fraction` 0 to 1, `stage`, and what else the worker adds
     number: int = 0
     state: str = "waiting"  # waiting, sent, cancelling, ended
 
@@ -170,7 +171,7 @@ class WorkerClient:
         if self._queue:
             self._queue.popleft().fail(kind, sentence, answer)
 
-    # ---- hearing
+    # ---- receiving
 
     def _clearInput(self) -> None:
         self._input, self._noise = b"", 0
@@ -185,7 +186,7 @@ class WorkerClient:
             if process is not self._process:
                 return
         if len(self._input) > LONGEST_LINE or self._noise > MOST_NOISE:
-            self._fail(_("The worker talks nonsense and was ended; see the log. The next click starts a new one."))
+            self._fail(_("The worker sent unreadable output and was stopped; the next click starts a new one."))
 
     def _onLine(self, line: bytes) -> None:
         try:

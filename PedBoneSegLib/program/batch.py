@@ -88,6 +88,18 @@ def segment_folder(
     }}  # fmt: skip
 
 
+def results_of_other_inputs(source: Path, output: Path | None = None) -> tuple[Path, list[str]]:
+    """The folder that a call would write to, and the inputs whose results there belong to images of the same names in
+    another folder. If any result there was made from an input as it is now, the folder is this one's, and what differs
+    was changed since."""
+    folder = output or _beside(source)
+    entries = _Manifest(folder / MANIFEST, source).entries
+    inputs = [path for path in find_inputs(source) if path.name in entries]
+    if any(entries[path.name]["made_from"]["input"] == input_identity(path) for path in inputs):
+        return folder, []
+    return folder, [path.name for path in inputs]
+
+
 class _Manifest:
     """What an earlier call did: by input name the hash of what a result was made from, the result, and the state of
     each file that was written, which tells whether it is still as we left it."""
@@ -166,10 +178,8 @@ def _segment_file(
 
 def _output_folders(options: SegmentOptions) -> dict[str, Path]:
     """The folder for the labels ("output") and those for the maps, made if need be and swept."""
-    source = options.source.resolve()
-    beside = source.with_name(f"{source.name}{OUTPUT_TAG}")
-    folders = {"output": ensure_folder(Path(options.output) if options.output else beside)}
-    if folders["output"].resolve() == source:
+    folders = {"output": ensure_folder(Path(options.output) if options.output else _beside(options.source))}
+    if folders["output"].resolve() == options.source.resolve():
         raise BadInput(f"{folders['output']} is the input itself", "give another folder with -o")
     folders |= {name: ensure_folder(path) for name, path in options.maps.items()}
     if len({folder.resolve() for folder in folders.values()}) < len(folders):
@@ -177,6 +187,10 @@ def _output_folders(options: SegmentOptions) -> dict[str, Path]:
     for folder in folders.values():
         sweep_partials(folder)
     return folders
+
+
+def _beside(source: Path) -> Path:
+    return source.resolve().with_name(f"{source.resolve().name}{OUTPUT_TAG}")
 
 
 def _output_names(inputs: list[Path]) -> dict[Path, str]:

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,11 +25,10 @@ install()
 
 import numpy as np  # noqa: E402
 import slicer  # noqa: E402
-from PedBoneSegUI import images, paths, runs, segmentations  # noqa: E402
+from module.bones import KNEE  # noqa: E402
+from PedBoneSegUI import segmenting, trainingset, volumes, workfolder  # noqa: E402
 
-from PedBoneSegLib.anatomy import joint_table  # noqa: E402
-
-KNEE = joint_table("knee")
+from PedBoneSegLib.formats.writing import write_labels, write_map  # noqa: E402
 
 
 def longest(steps: Generator, answer: dict | None = None) -> tuple[float, object]:
@@ -45,12 +44,6 @@ def longest(steps: Generator, answer: dict | None = None) -> tuple[float, object
         given = answer if request is not None else None
 
 
-def timed(call: Callable) -> float:
-    before = time.thread_time()
-    call()
-    return 1000 * (time.thread_time() - before)
-
-
 def knee_like(shape: tuple[int, int, int]) -> np.ndarray:
     """Labels [k, j, i] of a knee that fills the image as a real one does: four ellipsoids."""
     labels = np.zeros(shape, np.uint8)
@@ -63,28 +56,33 @@ def knee_like(shape: tuple[int, int, int]) -> np.ndarray:
     return labels
 
 
-def measure(shape: tuple[int, int, int], folder: paths.WorkFolder) -> dict[str, float]:
+def measure(shape: tuple[int, int, int], folder: workfolder.WorkFolder) -> dict[str, float]:
     """The longest step of each, in ms."""
     slicer.mrmlScene.Clear(False)
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Knee MR")
     slicer.util.updateVolumeFromArray(volume, np.random.default_rng(0).integers(0, 900, shape).astype(np.int16))
     spacing = np.diag([0.3, 0.3, 200 / shape[0] * 0.5, 1.0])
     volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(spacing))
-    grid, labels = images.gridOf(volume), knee_like(shape)
+    grid, labels = volumes.gridOf(volume), knee_like(shape)
     answer = {"joint": "knee", "side": "right", "review": {"axis": 2, "slices": []}}
     results = {}
-    with folder.files(".nrrd", ".nrrd", ".nrrd") as (image, result, doubt):
-        for path, array in ((result, labels), (doubt, labels * 20)):
-            longest(images.writing(array, grid, path))
-        voxels = slicer.util.arrayFromVolume(volume).copy()
-        results["handing over"], _none = longest(images.writing(voxels, grid, image))
-        new = runs.landing(runs.Choice(volume), answer, grid, result, doubt, "bones")
-        results["new result"], segmentation = longest(new)
-        results["looking for handwork"] = timed(lambda: segmentations.editedSlices(segmentation, KNEE, volume, 2))
-        longest(images.writing(np.roll(labels, 3, axis=1), grid, result))
-        again = runs.landing(runs.Choice(volume, segmentation=segmentation), answer, grid, result, doubt, "bones")
-        results["into one that is there"], segmentation = longest(again)
-        results["measuring"], _answer = longest(runs.measuring(segmentation, folder), {"bones": {}})
+    with folder.files(".nrrd", ".nii", ".nii") as (image, result, doubt):
+        write_labels(result, labels.T, grid, KNEE)
+        write_map(doubt, (labels * 20).T[None], grid, ("uncertainty",))
+        results["handing over"], _none = longest(volumes.writingVolume(volume, image))
+        choice = segmenting.Choice(volume)
+        results["new result"], segmentation = longest(
+            segmenting.inserting(choice, answer, grid, result, doubt, "bones")
+        )
+        choice = segmenting.Choice(volume, segmentation=segmentation)
+        results["looking for handwork"], _found = longest(segmenting.findingHandwork(choice))
+        write_labels(result, np.roll(labels, 3, axis=1).T, grid, KNEE)
+        results["into one that is there"], segmentation = longest(
+            segmenting.inserting(choice, answer, grid, result, doubt, "bones")
+        )
+        results["measuring"], _answer = longest(segmenting.measuring(segmentation, folder), {"bones": {}})
+        case = trainingset.addingCase(folder.path / "set", volume, segmentation, KNEE, [])
+        results["adding to a training set"], _case = longest(case)
     return results
 
 
@@ -93,7 +91,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="30x512x512,160x320x320,200x512x512", help="k x j x i, with commas between")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    folder = paths.WorkFolder(tempfile.mkdtemp())
+    folder = workfolder.WorkFolder(tempfile.mkdtemp())
     for size in options.sizes.split(","):
         shape = tuple(int(number) for number in size.split("x"))
         rounds = [measure(shape, folder) for _round in range(options.rounds)]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import vtk
+from PedBoneSegUI import bonewriting, labelmaps, segmentations
+from PedBoneSegUI.tasks import runToEnd
 
 from PedBoneSegLib.anatomy import joint_table
 
@@ -30,3 +32,23 @@ def blocks() -> np.ndarray:
     labels[2:4, 2:6, 18:22] = 4
     labels[7, 19, 23] = 4
     return labels
+
+
+# ---- the panel's own steps, all at once
+
+
+def fill(segmentation, volume, labels, table, side) -> None:
+    runToEnd(bonewriting.filling(segmentation, volume, labels, table, side))
+
+
+def refill(segmentation, volume, labels, table, side, kept, axis) -> None:
+    runToEnd(bonewriting.replacing(segmentation, volume, labels, table, side, kept, axis))
+
+
+def record(segmentation, volume, edited, **more) -> None:
+    fingerprints = runToEnd(labelmaps.fingerprinting(segmentation, KNEE, volume, 2))
+    segmentations.recordWritten(segmentation, KNEE, 2, fingerprints, edited, **more)
+
+
+def edits(segmentation, table, volume, axis) -> list[int]:
+    return runToEnd(labelmaps.findingEdits(segmentation, table, volume, axis))

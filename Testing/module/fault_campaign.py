@@ -30,7 +30,7 @@ import vtk  # noqa: E402
 from live_processes import is_alive  # noqa: E402
 from module.bones import KNEE  # noqa: E402
 from module.host import scripted  # noqa: E402
-from PedBoneSegUI import segmentations  # noqa: E402
+from PedBoneSegUI import bonewriting, segmentations  # noqa: E402
 from PedBoneSegUI.processes import descendants, endTree  # noqa: E402
 from tiny import make_tiny_bundle  # noqa: E402
 
@@ -86,7 +86,7 @@ class Campaign:
         self.byHand = segmentations.createSegmentation(self.volume, "by hand")
         self.femur = self.byHand.GetSegmentation().AddEmptySegment("Femur", "Femur")
         self.mask = self.rng.random((24, 160, 160)) > 0.7
-        segmentations.writeMask(self.byHand, self.femur, self.mask, self.volume)
+        bonewriting.writeMask(self.byHand, self.femur, self.mask, self.volume)
         self.widget._parameterNode.volume = self.volume
 
     def moment(self, fault: str) -> list[str]:
@@ -189,6 +189,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    failed = min(main(), 100)
-    sys.stdout.flush()
-    os._exit(failed)  # after so many calls the wheels' C++ has miscounted None, at whose end Python would abort
+    sys.exit(min(main(), 100))

@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import qt
 import SimpleITK
 import slicer
-from PedBoneSegUI import segmentations
+from PedBoneSegUI import labelmaps, segmentations
 from PedBoneSegUI.processes import endTree
+from PedBoneSegUI.sections.batch import noteOf
+from PedBoneSegUI.sections.widgets import fillTable
 
 from PedBoneSegLib.program.batch import MANIFEST, SUMMARY
 
@@ -49,9 +52,12 @@ def test_aFolderWithABadFileAndAResume(widget, spin, tmp_path):
     segmentation, volume = widget._parameterNode.segmentation, widget._parameterNode.volume
     labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(output / "c d_bones.nii.gz")))
     table = segmentations.tableOf(segmentation)
-    assert np.array_equal(segmentations.mergedLabels(segmentation, table, volume), labels) and labels.any()
+    assert np.array_equal(labelmaps.mergedLabels(segmentation, table, volume), labels) and labels.any()
     assert ui.answerLabel.text.startswith("Knee")
     nodes = slicer.mrmlScene.GetNumberOfNodes()
+    ui.batchTable.cellDoubleClicked.emit(2, 0)
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes, "what is loaded already is chosen, not loaded again"
+    assert widget._parameterNode.segmentation is segmentation
     ui.batchTable.cellDoubleClicked.emit(0, 0)
     assert slicer.mrmlScene.GetNumberOfNodes() == nodes, "a failed file has nothing to load"
 
@@ -100,7 +106,7 @@ def test_aFileThatTheWorkerDiesOf(widget, spin, tmp_path):
     endTree(client.processId())
     spin(lambda: not widget.panel.batch.running)
     assert [row[:2] for row in cells(ui)] == [["a.nrrd", "failed"], ["b.nrrd", "done"]], cells(ui)
-    assert "ended the program" in cells(ui)[0][2] and ui.batchOutputEdit.currentPath == str(tmp_path / "in_bones")
+    assert "ended the program" in cells(ui)[0][2] and (tmp_path / "in_bones").is_dir()
 
 
 def test_aDamagedListOfWhatIsDone(widget, spin, tmp_path):
@@ -119,3 +125,42 @@ def test_aDamagedListOfWhatIsDone(widget, spin, tmp_path):
     ui.batchButton.click()
     spin(lambda: not widget.panel.batch.running)
     assert list(json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]) == ["a.nrrd"]
+
+
+def test_anotherFolderNeverReplacesResults(widget, spin, tmp_path):
+    """Folder A with Results empty, then folder B: the path of A's results is not kept; and typed in, it is refused."""
+    ui = widget.ui
+    for name, seed in (("A", 1), ("B", 2)):
+        write(tmp_path / name / "knee.nrrd", seed, (6, 64, 64))
+    ui.jointCombo.setCurrentIndex(ui.jointCombo.findData("knee"))
+    ui.batchInputEdit.setCurrentPath(str(tmp_path / "A"))
+    ui.batchOutputEdit.setCurrentPath("")
+    ui.batchButton.click()
+    spin(lambda: not widget.panel.batch.running)
+    assert ui.batchOutputEdit.currentPath == "" and "A_bones" in ui.batchLabel.text
+    result = (tmp_path / "A_bones" / "knee_bones.nii.gz").read_bytes()
+    ui.batchInputEdit.setCurrentPath(str(tmp_path / "B"))
+    ui.batchOutputEdit.setCurrentPath(str(tmp_path / "A_bones"))
+    ui.batchButton.click()
+    assert not widget.panel.batch.running and "results of other images" in ui.batchLabel.text
+    assert "knee.nrrd" in ui.batchLabel.text
+    ui.batchOutputEdit.setCurrentPath("")
+    ui.batchButton.click()
+    spin(lambda: not widget.panel.batch.running)
+    assert (tmp_path / "B_bones" / "knee_bones.nii.gz").is_file()
+    assert (tmp_path / "A_bones" / "knee_bones.nii.gz").read_bytes() == result
+
+
+def test_theReasonOfAFailureCanBeRead():
+    """In a panel of 450 px its column gets the room, the text is wrapped, and the tool tip has it whole."""
+    message = "knee.nrrd is sheared: its axes are not at right angles"
+    error = {"kind": "bad-input", "message": message, "hint": "resample it " * 12}
+    note = noteOf({"input": "knee.nrrd", "status": "failed", "error": error})
+    table = qt.QTableWidget()
+    fillTable(table, ["File", "State", "Result"], [["knee.nrrd", "failed", note]], wide=2)
+    table.resize(450, 300)
+    table.show()
+    qt.QApplication.processEvents()
+    assert message in note and table.item(0, 2).toolTip() == note
+    assert table.columnWidth(2) > 200 and table.horizontalHeader().length() <= table.viewport().width
+    assert table.rowHeight(0) > 4 * table.fontMetrics().height(), "the whole text, in lines"

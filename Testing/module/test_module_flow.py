@@ -7,7 +7,7 @@ import pytest
 import slicer
 from live_processes import is_alive, wait_until
 from module.bones import KNEE, oblique
-from PedBoneSegUI import images, paths, runs, segmentations
+from PedBoneSegUI import labelmaps, paths, segmentations, tasks, volumes
 from PedBoneSegUI.processes import descendants
 
 from PedBoneSegLib.volume import Grid
@@ -46,7 +46,7 @@ def test_aTransformInTheSceneChangesNoVoxel(logic, makeVolume):
         segmentation, answer = logic.segmentAndWait(volume, joint="knee", side="left", model="tiny")
         assert answer["side"] == "left" and segmentations.volumeOf(segmentation) is volume
         assert segmentation.GetTransformNodeID() == volume.GetTransformNodeID()
-        results.append(segmentations.mergedLabels(segmentation, KNEE, volume))
+        results.append(labelmaps.mergedLabels(segmentation, KNEE, volume))
     assert np.array_equal(*results) and results[0].any()
 
 
@@ -62,7 +62,7 @@ def test_measuringByAScript(logic, makeVolume, spin):
 
 def written(array, grid, path):
     """Steps of an errand that needs no worker."""
-    yield from images.writing(array, grid, path)
+    yield from volumes.writing(array, grid, path)
     return (path,)
 
 
@@ -71,8 +71,8 @@ def test_theFileHoldsTheGridOfTheVolume(logic, makeVolume, spin, tmp_path):
     import SimpleITK
 
     volume, path, ends = makeVolume(image().astype(np.float32), oblique()), tmp_path / "ä b.nrrd", []
-    steps = written(slicer.util.arrayFromVolume(volume), images.gridOf(volume), path)
-    runs.Errand(None, steps, ends.append, lambda *fault: ends.append(fault))
+    steps = written(slicer.util.arrayFromVolume(volume), volumes.gridOf(volume), path)
+    tasks.Task(None, steps, ends.append, lambda *fault: ends.append(fault))
     spin(lambda: ends)
     read = SimpleITK.ReadImage(str(path))
     assert ends == [path] and np.array_equal(SimpleITK.GetArrayFromImage(read), image().astype(np.float32))
@@ -85,7 +85,7 @@ def test_aFullDiskIsTold(logic, makeVolume, spin):
     ends = []
     grid = Grid.from_affine((4, 4, 4), np.eye(4))
     steps = written(np.zeros((4, 4, 4), np.uint8), grid, Path("/dev/full"))
-    runs.Errand(None, steps, ends.append, lambda *fault: ends.append(fault))
+    tasks.Task(None, steps, ends.append, lambda *fault: ends.append(fault))
     spin(lambda: ends)
     assert ends == [("bad-input", "No space left on device", {})]
 
@@ -105,7 +105,7 @@ def test_theCurrentItemOfASequence(logic, makeVolume):
     segmentation, _answer = logic.segmentAndWait(volume, joint="knee", model="tiny")
     assert segmentation.GetName() == "Dynamic item 2 bones"
     alone, _answer = logic.segmentAndWait(makeVolume(image(1)), joint="knee", model="tiny")
-    labels = [segmentations.mergedLabels(one, KNEE, volume) for one in (segmentation, alone)]
+    labels = [labelmaps.mergedLabels(one, KNEE, volume) for one in (segmentation, alone)]
     assert np.array_equal(*labels)
 
 
@@ -166,7 +166,7 @@ def test_theApplicationStaysAlive(spin, tmp_path):
     path, array = tmp_path / "large.nrrd", np.zeros((64, 256, 256), np.float32)
 
     def watched():
-        for _step in images.writing(array, Grid.from_affine(array.shape[::-1], np.eye(4)), path):
+        for _step in volumes.writing(array, Grid.from_affine(array.shape[::-1], np.eye(4)), path):
             sizes.append(path.stat().st_size)
             turnOf.append(len(turns))
             yield
@@ -176,11 +176,11 @@ def test_theApplicationStaysAlive(spin, tmp_path):
     timer.setInterval(0)  # every turn
     timer.timeout.connect(lambda: turns.append(1))
     timer.start()
-    runs.Errand(None, watched(), ends.append, lambda *fault: ends.append(fault))
+    tasks.Task(None, watched(), ends.append, lambda *fault: ends.append(fault))
     spin(lambda: ends)
     timer.stop()
     assert ends == ["written"] and path.stat().st_size >= array.nbytes
-    assert len(sizes) >= array.nbytes / images.CHUNK and max(np.diff(sizes)) <= images.CHUNK + 2**16
+    assert len(sizes) >= array.nbytes / volumes.CHUNK and max(np.diff(sizes)) <= volumes.CHUNK + 2**16
     assert min(np.diff(turnOf)) >= 1
 
 

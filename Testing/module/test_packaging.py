@@ -153,8 +153,8 @@ def test_anInstallationFindsItsParts(installation):
 
 def test_theWorkerRunsOutOfAnInstallation(installation, spin):
     from PedBoneSegUI.paths import pythonPath
-    from PedBoneSegUI.processes import WorkLog
     from PedBoneSegUI.workerclient import WorkerClient
+    from PedBoneSegUI.worklog import WorkLog
 
     from PedBoneSegLib import __version__
 

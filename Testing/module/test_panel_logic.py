@@ -1,4 +1,4 @@
-"""Ring 1: what needs no scene and no worker: edits by fingerprint, words, the log, folders, setup."""
+"""Ring 1: what needs no scene and no worker: messages, the log, folders, setup."""
 
 import os
 import subprocess
@@ -6,13 +6,9 @@ import sys
 import zipfile
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PedBoneSegUI import answers, dependencies, models, paths
-from PedBoneSegUI.processes import WorkLog
-from PedBoneSegUI.segmentations import keepSlices, sliceFingerprints, touchedSlices
+from PedBoneSegUI import dependencies, messages, models, workfolder
+from PedBoneSegUI.worklog import WorkLog
 
 from PedBoneSegLib.anatomy import JointTable, joint_table
 
@@ -22,67 +18,40 @@ ANSWER = {
 }  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.integers(0, 2), st.lists(st.integers(0, 3), max_size=3, unique=True))
-def test_exactlyTheTouchedSlicesAreFound(seed, axis, touched):
-    rng = np.random.default_rng(seed)
-    masks = {name: rng.random((4, 4, 4)) > 0.5 for name in ("femur", "tibia")}
-    before = sliceFingerprints(masks, axis)
-    for index in touched:
-        view = np.moveaxis(masks["tibia"], 2 - axis, 0)[index]
-        view[tuple(rng.integers(0, 4, 2))] ^= True
-    assert touchedSlices(before, sliceFingerprints(masks, axis)) == sorted(touched)
-
-
-def test_axesAreThoseOfTheVoxelGrid():
-    """A voxel at i=2, j=1, k=0 of a grid of 4 x 3 x 2."""
-    mask = np.zeros((2, 3, 4), bool)
-    mask[0, 1, 2] = True
-    filled = [[bool(one) for one in sliceFingerprints({"femur": mask}, axis)] for axis in (0, 1, 2)]
-    assert filled == [[False, False, True, False], [False, True, False], [True, False]]
-
-
-def test_handMadeWorkCountsAsTouchedEverywhere():
-    assert touchedSlices([], [0, 5, 0, 9]) == [1, 3]
-    assert touchedSlices([5, 9], [0, 5, 0, 9]) == [1, 3], "a record of another grid says nothing"
-
-
-def test_aMoveFromOneBoneToAnotherIsAnEdit():
-    mask = np.ones((1, 2, 2), bool)
-    one, other = sliceFingerprints({"femur": mask}, 2), sliceFingerprints({"tibia": mask}, 2)
-    assert one != other
-
-
-def test_keptSlicesComeFromTheOldOnAnyAxis():
-    old, new = np.zeros((2, 3, 4), int), np.ones((2, 3, 4), int)
-    assert keepSlices(new, old, 0, [3]).sum() == 18 and keepSlices(new, old, 1, [0, 2]).sum() == 8
-    assert keepSlices(new, old, 2, []).sum() == 24 and new.sum() == 24
-
-
 def test_summary():
-    assert answers.summary(ANSWER) == "Knee, right · 2 bones · 3.2 s"
-    assert answers.summary({**ANSWER, "side": None, "bones": {"femur": {"volume_ml": 1}}}) == "Knee · 1 bone · 3.2 s"
-    assert answers.warningOf(ANSWER) is None
+    assert messages.summary(ANSWER) == "Knee, right · 2 bones · 3.2 s"
+    assert messages.summary({**ANSWER, "side": None, "bones": {"femur": {"volume_ml": 1}}}) == "Knee · 1 bone · 3.2 s"
+    assert messages.warningOf(ANSWER) is None
 
 
 def test_warningsThatCannotBeMissed():
-    unlike = answers.warningOf({**ANSWER, "verdict": "unlike"})
+    unlike = messages.warningOf({**ANSWER, "verdict": "unlike"})
     assert "unlike anything" in unlike.text and not unlike.joint
-    wrong = answers.warningOf({**ANSWER, "detected_joint": "ankle"})
+    wrong = messages.warningOf({**ANSWER, "detected_joint": "ankle"})
     assert "looks like an ankle" in wrong.text and "as a knee" in wrong.text and wrong.joint == "ankle"
-    twoSides = answers.warningOf({**ANSWER, "warnings": [{"code": "two-sides", "message": "two femurs"}]})
-    assert twoSides == answers.Warning("two femurs")
+    twoSides = messages.warningOf({**ANSWER, "warnings": [{"code": "two-sides", "message": "two femurs"}]})
+    assert twoSides == messages.Message("Two femurs.")
     repeated = {**ANSWER, "detected_joint": "ankle", "warnings": [{"code": "wrong-joint", "message": "again"}]}
-    assert "again" not in answers.warningOf(repeated).text
+    assert "again" not in messages.warningOf(repeated).text
+
+
+def test_oneSentenceAndTheOneThatMatters():
+    """What follows from the wrong joint does not hide that it is the wrong one."""
+    follow = [{"code": "missing", "message": f"no {bone} was found"} for bone in ("femur", "patella")]
+    follow.insert(1, {"code": "two-sides", "message": "two bodies of the tibia"})
+    wrong = messages.warningOf({**ANSWER, "detected_joint": "ankle", "warnings": follow})
+    assert wrong.text == "This looks like an ankle, but it was segmented as a knee."
+    assert wrong.details == ("Two bodies of the tibia.", "No femur was found. No patella was found.")
+    assert messages.warningOf({**ANSWER, "warnings": [{"code": "new", "message": "something"}]}).text == "Something."
 
 
 def test_undecidedOffersTheLikeliestJointWhenTwoAreNear():
     answer = {"verdict": "ambiguous", "scores": {"knee": 0.55, "ankle": 0.52}}
-    offered = answers.refusalOf("undecided", "", answer)
-    assert offered.joint == "ankle" and "ankle 0.52, knee 0.55" in offered.text
-    assert answers.refusalOf("undecided", "", {"verdict": "unlike", "scores": {"knee": 3.0}}).joint == ""
-    assert "CPU" in answers.refusalOf("out-of-memory", "too large", {}).text
-    assert answers.refusalOf("bad-model", "it is damaged", {}).text.startswith("It is damaged. Choose or install")
+    offered = messages.refusalOf("undecided", "", answer)
+    assert offered.joint == "ankle" and "ankle 0.52, knee 0.55" in offered.details[0]
+    assert messages.refusalOf("undecided", "", {"verdict": "unlike", "scores": {"knee": 3.0}}).joint == ""
+    assert "CPU" in messages.refusalOf("out-of-memory", "too large", {}).text
+    assert messages.refusalOf("bad-model", "it is damaged", {}).text.startswith("It is damaged. Choose or install")
 
 
 def test_jointsOfAllModelsCanBeChosen(tmp_path, monkeypatch):
@@ -107,7 +76,7 @@ def test_jointsOfAllModelsCanBeChosen(tmp_path, monkeypatch):
     assert models.choosableJoints("hips") == ["hip", "hip-own"]
     assert [models.modelFor(joint) for joint in ("auto", "knee", "hip", "hip-own")] == ["", "", "hips", "hips"]
     assert models.modelFor("knee", "hips") == "hips", "what is chosen is not changed"
-    assert models.tableOf({"domain": "hip-own", "joint": "hip"}, "hips").names == ("femur",)
+    assert models.tableOfAnswer({"domain": "hip-own", "joint": "hip"}, "hips").names == ("femur",)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +84,7 @@ def test_jointsOfAllModelsCanBeChosen(tmp_path, monkeypatch):
     [(0.5, 10, "about 10 s left"), (0.1, 60, "about 9 min left"), (0.02, 60, ""), (0.5, 1, ""), (1.0, 60, "")],
 )
 def test_timeLeft(fraction, elapsed, text):
-    assert answers.timeLeft(fraction, elapsed) == text
+    assert messages.timeLeft(fraction, elapsed) == text
 
 
 def test_theLogHidesPathsAndNames():
@@ -130,14 +99,12 @@ def test_theLogHidesPathsAndNames():
 
 
 def test_theFolderOfAKilledProcessGoesAtTheNextStart(tmp_path):
-    code = (
-        "import sys; from PedBoneSegUI.paths import WorkFolder; print(WorkFolder(sys.argv[1]).newFile('.nrrd').parent)"
-    )
+    code = "from PedBoneSegUI.workfolder import *; import sys; print(WorkFolder(sys.argv[1]).newFile('.nrrd').parent)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
-    mine, other = paths.WorkFolder(tmp_path), tmp_path / "PedBoneSeg-notes"
+    mine, other = workfolder.WorkFolder(tmp_path), tmp_path / "PedBoneSeg-notes"
     other.mkdir()
     path = mine.path
     assert os.path.isdir(found) and oct(path.stat().st_mode)[-3:] == "700"

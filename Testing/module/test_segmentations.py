@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from module.bones import KNEE, SIZE, blocks, oblique
-from PedBoneSegUI import images, runs, segmentations
-from PedBoneSegUI.batch import atOnce
+from module.bones import KNEE, SIZE, blocks, edits, fill, oblique, record, refill
+from PedBoneSegUI import labelmaps, segmentations, segmenting, volumes
+from PedBoneSegUI.tasks import runToEnd
 
 from PedBoneSegLib.volume import Grid
 
@@ -38,15 +38,15 @@ def volume(request, makeVolume):
 @pytest.fixture
 def filled(volume):
     segmentation = segmentations.createSegmentation(volume, "bones")
-    segmentations.fillNew(segmentation, volume, blocks(), KNEE, "right")
-    segmentations.recordWritten(segmentation, volume, KNEE, 2, [], side="right")
+    fill(segmentation, volume, blocks(), KNEE, "right")
+    record(segmentation, volume, [], side="right")
     return segmentation
 
 
 def test_everyVoxelArrivesWhereItWas(volume, filled):
     for bone in KNEE.bones:
         assert np.array_equal(asArray(filled, bone.name, volume), blocks() == bone.label), bone.name
-    assert np.array_equal(segmentations.mergedLabels(filled, KNEE, volume), blocks())
+    assert np.array_equal(labelmaps.mergedLabels(filled, KNEE, volume), blocks())
 
 
 def test_aVoxelLiesAtTheSamePlaceOfTheWorld(volume, filled):
@@ -87,7 +87,7 @@ def test_namesColorsTerminologyAndStatus(filled):
 
 def test_withoutASideNothingIsClaimed(makeVolume):
     segmentation = segmentations.createSegmentation(makeVolume(), "bones")
-    segmentations.fillNew(segmentation, makeVolume(), blocks(), KNEE, None)
+    fill(segmentation, makeVolume(), blocks(), KNEE, None)
     segment = segmentation.GetSegmentation().GetSegment(segmentations.segmentOfBone(segmentation, KNEE.bone("tibia")))
     assert segment.GetName() == "Tibia" and "Right" not in segment.GetTerminology()
 
@@ -102,21 +102,21 @@ def test_dicomExportFindsGeometryAndStudy(volume, filled):
 
 
 def test_editsAreSeenAndKept(volume, filled):
-    assert segmentations.editedSlices(filled, KNEE, volume, 2) == []
+    assert edits(filled, KNEE, volume, 2) == []
     femur = asArray(filled, "femur", volume)
     femur[4, 3:5, 4:6] = False
     femurId = segmentations.segmentOfBone(filled, KNEE.bone("femur"))
     slicer.util.updateSegmentBinaryLabelmapFromArray(femur.astype(np.uint8), filled, femurId, volume)
-    assert segmentations.editedSlices(filled, KNEE, volume, 2) == [4]
+    assert edits(filled, KNEE, volume, 2) == [4]
     other = np.roll(blocks(), 2, axis=2)
-    segmentations.fillExisting(filled, volume, other, KNEE, "right", [4], 2)
-    labels = segmentations.mergedLabels(filled, KNEE, volume)
+    refill(filled, volume, other, KNEE, "right", [4], 2)
+    labels = labelmaps.mergedLabels(filled, KNEE, volume)
     expected = other.copy()
     expected[4] = blocks()[4]
     expected[4, 3:5, 4:6] = 0
     assert np.array_equal(labels, expected)
-    segmentations.recordWritten(filled, volume, KNEE, 2, [4], side="right")
-    assert segmentations.editedSlices(filled, KNEE, volume, 2) == [4], "an edit that was kept stays known as one"
+    record(filled, volume, [4], side="right")
+    assert edits(filled, KNEE, volume, 2) == [4], "an edit that was kept stays known as one"
 
 
 def editorOf(segmentation):
@@ -137,7 +137,7 @@ def test_undoBringsAHandMadeSegmentationBack(volume):
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation, segment, volume)
     editor = editorOf(segmentation)
     editor.saveStateForUndo()
-    segmentations.fillExisting(segmentation, volume, blocks(), KNEE, None, [], 2)
+    refill(segmentation, volume, blocks(), KNEE, None, [], 2)
     assert np.array_equal(asArray(segmentation, "femur", volume), blocks() == 1)
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 5
     cyst = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, "Cyst", volume) > 0
@@ -155,7 +155,7 @@ def test_aSegmentationUnderAnotherTransform(makeVolume):
     """The volume moves, the segmentation stays: the result still lies on the bone, in the segmentation's space."""
     volume = makeVolume()
     segmentation = segmentations.createSegmentation(volume, "bones")
-    segmentations.fillNew(segmentation, volume, blocks(), KNEE, None)
+    fill(segmentation, volume, blocks(), KNEE, None)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     shift = vtk.vtkTransform()
     shift.Translate(2 * 0.7, 0, 0)  # two voxels along i
@@ -163,7 +163,7 @@ def test_aSegmentationUnderAnotherTransform(makeVolume):
     volume.SetAndObserveTransformNodeID(node.GetID())
     labels = np.roll(blocks(), -2, axis=2)
     labels[7] = 0
-    segmentations.fillExisting(segmentation, volume, labels, KNEE, None, [], 2)
+    refill(segmentation, volume, labels, KNEE, None, [], 2)
     volume.SetAndObserveTransformNodeID(None)
     expected = np.roll(labels, 2, axis=2)
     assert np.array_equal(asArray(segmentation, "tibia", volume), expected == 2)
@@ -171,12 +171,12 @@ def test_aSegmentationUnderAnotherTransform(makeVolume):
 
 def test_resultsGoInWholeOrNotAtAll(volume, tmp_path):
     """A label file on another grid leaves the scene as it was."""
-    grid = images.gridOf(volume)
+    grid = volumes.gridOf(volume)
     path = tmp_path / "labels.nrrd"
-    atOnce(images.writing(np.zeros((4, 4, 4), np.uint8), Grid.from_affine((4, 4, 4), grid.affine), path))
+    runToEnd(volumes.writing(np.zeros((4, 4, 4), np.uint8), Grid.from_affine((4, 4, 4), grid.affine), path))
     before = slicer.mrmlScene.GetNumberOfNodes()
     with pytest.raises(RuntimeError, match="grid"):
-        atOnce(runs.landing(runs.Choice(volume), {"joint": "knee"}, grid, path, None, "bones"))
+        runToEnd(segmenting.inserting(segmenting.Choice(volume), {"joint": "knee"}, grid, path, None, "bones"))
     assert slicer.mrmlScene.GetNumberOfNodes() == before
 
 
@@ -184,17 +184,17 @@ def test_resultsGoInWholeOrNotAtAll(volume, tmp_path):
 def test_aResultThatIsInterruptedIsTakenBack(volume, filled, tmp_path, steps):
     """Closed after any of its steps: no new node, and the segmentation as it was, voxel for voxel."""
     path = tmp_path / "labels.nrrd"
-    atOnce(images.writing(np.roll(blocks(), 3, axis=1), images.gridOf(volume), path))
+    runToEnd(volumes.writing(np.roll(blocks(), 3, axis=1), volumes.gridOf(volume), path))
     nodes = slicer.mrmlScene.GetNumberOfNodes()
     for target in (filled, None):
-        choice = runs.Choice(volume, segmentation=target)
-        landing = runs.landing(choice, {"joint": "knee"}, images.gridOf(volume), path, path, "bones")
+        choice = segmenting.Choice(volume, segmentation=target)
+        landing = segmenting.inserting(choice, {"joint": "knee"}, volumes.gridOf(volume), path, path, "bones")
         for _step in range(steps):
             next(landing)
         landing.close()
         assert slicer.mrmlScene.GetNumberOfNodes() == nodes
-        assert np.array_equal(segmentations.mergedLabels(filled, KNEE, volume), blocks())
-        assert segmentations.editedSlices(filled, KNEE, volume, 2) == []
+        assert np.array_equal(labelmaps.mergedLabels(filled, KNEE, volume), blocks())
+        assert edits(filled, KNEE, volume, 2) == []
 
 
 def test_segmentsOfOthersAreRecognizedByName(makeVolume):

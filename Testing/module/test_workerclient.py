@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from live_processes import is_alive
 from PedBoneSegUI import paths
-from PedBoneSegUI.processes import WorkLog, descendants
+from PedBoneSegUI.processes import descendants
 from PedBoneSegUI.workerclient import CANCEL_MILLISECONDS, WorkerClient
+from PedBoneSegUI.worklog import WorkLog
 
 from PedBoneSegLib import __version__
 
@@ -58,8 +59,8 @@ def test_requestsWaitForEachOther(clientOf, spin):
     ("mode", "kind", "words"),
     [
         ("dies", "died", "exit code 7"), ("killed", "died", "signal 9"), ("half-a-line", "died", "exit code 0"),
-        ("noise", "died", "nonsense"), ("endless-line", "died", "nonsense"), ("hello-dies", "died", "exit code 7"),
-        ("hello-noise", "died", "nonsense"), ("other-version", "bug", "version 0.0.0"),
+        ("noise", "died", "unreadable"), ("endless-line", "died", "unreadable"), ("hello-dies", "died", "exit code 7"),
+        ("hello-noise", "died", "unreadable"), ("other-version", "bug", "version 0.0.0"),
     ],
 )  # fmt: skip
 def test_aFaultIsOneSentenceAndTheNextClickStartsAnew(clientOf, spin, mode, kind, words):

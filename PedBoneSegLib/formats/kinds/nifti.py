@@ -16,6 +16,7 @@ from ..unpacking import Unpacker
 
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_BYTE = np.dtype("u1")
 _COLORS = {128, 2304}
 _VECTOR = 1007  # intent code
 _LONGEST = 544  # bytes of a header, the longer one's
@@ -73,7 +74,7 @@ class Nifti:
         )
 
     def write(self, stream: BinaryIO, content: Content, suffix: str) -> None:
-        header = _encode(content.grid, len(content.components), content.note)
+        header = encode(content.grid, len(content.components), content.note)
         blocks = itertools.chain([header], raw_blocks(content.components, interleaved=False))
         for block in packed_blocks(blocks) if suffix == ".nii.gz" else blocks:
             stream.write(block)
@@ -102,8 +103,9 @@ def affine_of(geometry: NiftiGeometry) -> np.ndarray:
     return _LPS_FROM_RAS @ affine
 
 
-def _encode(grid: Grid, components: int, note: str) -> bytes:
-    """A NIfTI-1 header of 352 bytes for 8-bit voxels, components slowest. `note` goes into the description."""
+def encode(grid: Grid, components: int, note: str, dtype: np.dtype = _BYTE) -> bytes:
+    """A NIfTI-1 header of 352 bytes for voxels of `dtype`, lowest byte first, components slowest. `note` goes into the
+    description."""
     if max(grid.size) > 32767:
         raise BadInput(f"NIfTI cannot hold {max(grid.size)} voxels along an axis", "write .nrrd instead")
     place = grid.nifti
@@ -113,7 +115,8 @@ def _encode(grid: Grid, components: int, note: str) -> bytes:
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
     struct.pack_into("<8h", header, 40, *dim)
-    struct.pack_into("<hhh", header, 68, _VECTOR if components > 1 else 0, 2, 8)
+    kind = next(code for code, name in _TYPES.items() if np.dtype(name) == dtype.newbyteorder("="))
+    struct.pack_into("<hhh", header, 68, _VECTOR if components > 1 else 0, kind, 8 * dtype.itemsize)
     struct.pack_into("<8f3f", header, 76, *place.pixdim[:4], 1, 1, 1, 1, 352, 1, 0)
     header[123] = place.units & 7
     text = note.encode("ascii", "replace")[:79]

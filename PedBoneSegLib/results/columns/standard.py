@@ -42,10 +42,6 @@ COLUMNS = (
         lambda bone: bone.extents(np.eye(3)).tolist(),
         titles=("Right–left (mm)", "Front–back (mm)", "Foot–head (mm)"),
     ),
-    Column(  # along the principal axes
-        "length_mm",
-        lambda bone: bone.lengths.tolist(),
-        titles=("1st axis (mm)", "2nd axis (mm)", "3rd axis (mm)"),
-    ),
+    Column("length_mm", lambda bone: bone.lengths.tolist()),  # along the principal axes
     Column("axes", lambda bone: bone.axes.tolist()),  # unit vectors, see `BoneShape.axes`
 )

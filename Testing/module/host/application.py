@@ -138,20 +138,26 @@ def _removeWhatDisplayed(scene, event, node) -> None:
             scene.RemoveNode(display)
 
 
+VIEWS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
+
+
 def resetScene() -> None:
     """An empty scene with the three slice views of the default layout."""
     slicer.mrmlScene.Clear(False)
     if not slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        for name, orientation in (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal")):
-            node = slicer.vtkMRMLSliceNode()
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(slicer.mrmlScene)
+        for name in VIEWS:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSliceNode")
+            node.UnRegister(None)
             node.SetSingletonTag(name)
             node.SetLayoutName(name)
-            node = slicer.mrmlScene.AddNode(node)
-            slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(slicer.mrmlScene)
-            node.SetOrientation(orientation)
+            slicer.mrmlScene.AddNode(node)
             composite = slicer.vtkMRMLSliceCompositeNode()
             composite.SetSingletonTag(name)
             slicer.mrmlScene.AddNode(composite)
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        assert node.SetOrientation(VIEWS[node.GetLayoutName()])
+        node.SetSliceOffset(0)
 
 
 def _installWidgets(qt) -> None:

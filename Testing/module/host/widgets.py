@@ -5,6 +5,7 @@ Behind them is real MRML: a selector follows the scene, the editor writes throug
 
 import numpy as np
 import slicer
+import vtk
 from PySide6.QtCore import Property, QObject, Signal, Slot
 from PySide6.QtWidgets import QComboBox, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from scipy import ndimage
@@ -98,11 +99,16 @@ class qMRMLNodeComboBox(QWidget):
         return self._node
 
     def setCurrentNode(self, node) -> None:
-        if node is not None and not any(node.IsA(kind) for kind in self._types):
+        if node is not None and not self._offers(node):
             node = None
         if node is not self._node:
             self._node = node
             self.currentNodeChanged.emit(node)
+
+    def _offers(self, node) -> bool:
+        """Hidden nodes and, unless asked for, nodes of derived classes are not in the list."""
+        derived = self._flags.get("showChildNodeTypes", False) and any(node.IsA(kind) for kind in self._types)
+        return (derived or node.GetClassName() in self._types) and not node.GetHideFromEditors()
 
     def _flag(name):  # noqa: N805  makes the properties below
         return Property(
@@ -140,16 +146,28 @@ class qMRMLSegmentationShow3DButton(QPushButton):
 
 
 class Effect:
-    """What the panel may ask of an effect; the three that it uses do on voxels what the real ones do."""
+    """What the panel may ask of an effect; the three that it uses do on voxels what the real ones do.
+
+    As the real ones they keep their parameters as attributes of the editor's node, obey its mask, and (smoothing where
+    it is told to, filling always) change all visible segments.
+    """
 
     PARAMETERS = {
         "Islands": {"Operation": {"REMOVE_SMALL_ISLANDS", "KEEP_LARGEST_ISLAND"}, "MinimumSize": None},
-        "Smoothing": {"SmoothingMethod": {"MEDIAN"}, "KernelSizeMm": None},
-        "Fill between slices": {},
+        "Smoothing": {"SmoothingMethod": {"MEDIAN"}, "KernelSizeMm": None, "ApplyToAllVisibleSegments": {"0", "1"}},
+        "Fill between slices": {"AutoUpdate": {"0", "1"}},
+    }
+    DEFAULTS = {
+        "Islands": {"Operation": "KEEP_LARGEST_ISLAND", "MinimumSize": "1000"},
+        "Smoothing": {"SmoothingMethod": "MEDIAN", "KernelSizeMm": "3", "ApplyToAllVisibleSegments": "0"},
+        "Fill between slices": {"AutoUpdate": "1"},
     }
 
     def __init__(self, name: str, editor) -> None:
-        self.name, self._editor, self._values, self._previewed = name, editor, {}, False
+        self.name, self._editor, self._previewed = name, editor, False
+        for parameter, value in self.DEFAULTS[name].items():
+            if editor._node.GetAttribute(f"{name}.{parameter}") is None:
+                editor._node.SetAttribute(f"{name}.{parameter}", value)
 
     def self(self):
         return self
@@ -157,29 +175,50 @@ class Effect:
     def setParameter(self, name: str, value: str) -> None:
         allowed = self.PARAMETERS[self.name][name]
         assert isinstance(value, str) and (allowed is None or value in allowed), (name, value)
-        self._values[name] = value
+        self._editor._node.SetAttribute(f"{self.name}.{name}", value)
+
+    def _parameter(self, name: str) -> str:
+        return self._editor._node.GetAttribute(f"{self.name}.{name}")
 
     def onPreview(self) -> None:
         assert self.name == "Fill between slices"
         self._previewed = True
 
     def onApply(self) -> None:
+        assert self._previewed or self.name != "Fill between slices", "without a preview the real effect does nothing"
         self._editor.saveStateForUndo()
-        node, segment = self._editor.segmentationNode(), self._editor.currentSegmentID()
-        volume = self._editor.sourceVolumeNode()
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume) > 0
+        everyone = self.name == "Fill between slices" or (
+            self.name == "Smoothing" and self._parameter("ApplyToAllVisibleSegments") == "1"
+        )
+        for segment in self._visible() if everyone else [self._editor._segment]:
+            self._change(segment)
+
+    def _visible(self) -> list[str]:
+        visible = vtk.vtkStringArray()
+        self._editor.segmentationNode().GetDisplayNode().GetVisibleSegmentIDs(visible)
+        return [visible.GetValue(number) for number in range(visible.GetNumberOfValues())]
+
+    def _change(self, segment: str) -> None:
+        node, volume = self._editor.segmentationNode(), self._editor.sourceVolumeNode()
+        before = mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume) > 0
         if self.name == "Islands":
             labels, _count = ndimage.label(mask)
             sizes = np.bincount(labels.ravel())
-            mask = (sizes >= int(self._values["MinimumSize"]))[labels] & mask
+            mask = (sizes >= int(self._parameter("MinimumSize")))[labels] & mask
         elif self.name == "Smoothing":
             mask = ndimage.median_filter(mask, 3)
         else:
-            assert self._previewed, "apply without a preview does nothing in the real effect"
+            mask = mask.copy()
             filled = np.flatnonzero(mask.any(axis=(1, 2)))
             for index in range(filled[0], filled[-1]) if len(filled) else ():
                 if not mask[index].any():
                     mask[index] = mask[index - 1]
+        if self._editor._node.GetSourceVolumeIntensityMask():
+            low, high = self._editor._node.GetSourceVolumeIntensityMaskRange()
+            image = slicer.util.arrayFromVolume(volume)
+            mask = np.where((image >= low) & (image <= high), mask, before)
+        if self._editor._node.GetMaskMode() != slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere:
+            mask = before  # where it is allowed is not simulated: nowhere
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, volume)
 
 
@@ -249,12 +288,18 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def setActiveEffectByName(self, name: str) -> None:
         self._effect = Effect(name, self) if name in Effect.PARAMETERS else None
+        if name == "Fill between slices":  # it works on the whole segmentation: no segment stays selected
+            self._segment = ""
 
     def installKeyboardShortcuts(self, parent=None) -> None:
         self._shortcuts = True
 
     def uninstallKeyboardShortcuts(self) -> None:
         self._shortcuts = False
+
+    def shortcutsInstalled(self) -> bool:
+        """For tests; the real editor cannot be asked."""
+        return self._shortcuts
 
     def updateWidgetFromMRML(self) -> None:
         pass

@@ -45,8 +45,8 @@ class Conversation:
 
     def picture(self, name: str, section=None) -> None:
         """Of the main window, once all is drawn; of the panel's sections, only Segment and `section` are open."""
-        for button in (self.ui.reviewSection, self.ui.correctSection, self.ui.measureSection, self.ui.keepSection,
-                       self.ui.batchSection, self.ui.modelSection):  # fmt: skip
+        for button in (self.ui.reviewSection, self.ui.correctSection, self.ui.measureSection, self.ui.saveSection,
+                       self.ui.batchSection, self.ui.advancedSection):  # fmt: skip
             button.collapsed = button is not section
         end = time.monotonic() + 1
         self.spin(lambda: time.monotonic() > end, 2)
@@ -132,22 +132,22 @@ class Conversation:
         self.ui.doubtCheckBox.checked = False
 
     def correctAndUndo(self) -> None:
-        from PedBoneSegUI import segmentations
+        from PedBoneSegUI import labelmaps, segmentations
 
         table = segmentations.tableOf(self.segmentation)
         self.ui.correctSection.collapsed = False
-        before = segmentations.mergedLabels(self.segmentation, table, self.volume)
+        before = labelmaps.mergedLabels(self.segmentation, table, self.volume)
         for button in (self.ui.smoothButton, self.ui.piecesButton):
             button.click()
-        changed = segmentations.mergedLabels(self.segmentation, table, self.volume)
+        changed = labelmaps.mergedLabels(self.segmentation, table, self.volume)
         self.picture("5-correct", self.ui.correctSection)
         for _step in range(2):
             self.ui.segmentEditor.undo()
-        after = segmentations.mergedLabels(self.segmentation, table, self.volume)
+        after = labelmaps.mergedLabels(self.segmentation, table, self.volume)
         assert (before != changed).any() and (before == after).all()
 
     def againIntoTheSameIsOneUndoStep(self) -> None:
-        from PedBoneSegUI import segmentations
+        from PedBoneSegUI import labelmaps, segmentations
 
         self.ui.correctSection.collapsed = False
         table = segmentations.tableOf(self.segmentation)
@@ -155,13 +155,13 @@ class Conversation:
         mask = slicer.util.arrayFromSegmentBinaryLabelmap(self.segmentation, segment, self.volume)
         mask[mask.shape[0] // 2] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, self.segmentation, segment, self.volume)
-        before = segmentations.mergedLabels(self.segmentation, table, self.volume)
+        before = labelmaps.mergedLabels(self.segmentation, table, self.volume)
         self.ui.segmentButton.click()
-        assert self.ui.askFrame.visible, "a corrected segmentation must not be overwritten unasked"
+        self.spin(lambda: self.ui.askFrame.visible, 20)  # a corrected segmentation is not overwritten unasked
         self.ui.askUntouchedButton.click()
         self.spin(lambda: not self.panel.segment.running, SECONDS)
         self.ui.segmentEditor.undo()
-        assert (segmentations.mergedLabels(self.segmentation, table, self.volume) == before).all()
+        assert (labelmaps.mergedLabels(self.segmentation, table, self.volume) == before).all()
 
     def measure(self) -> None:
         self.ui.measureSection.collapsed = False
@@ -169,14 +169,15 @@ class Conversation:
         self.spin(lambda: self.ui.measureTable.rowCount > 0, 60)
         self.picture("6-measure", self.ui.measureSection)
 
-    def keep(self) -> None:
+    def addToATrainingSet(self) -> None:
         import tempfile
 
-        self.ui.keepSection.collapsed = False
+        self.ui.advancedSection.collapsed = False
         self.ui.casesFolderEdit.currentPath = tempfile.mkdtemp()
         self.ui.addCaseButton.click()
-        assert self.ui.keepLabel.text.startswith("Added"), self.ui.keepLabel.text
-        self.picture("7-keep", self.ui.keepSection)
+        self.spin(lambda: self.ui.addCaseButton.enabled, 60)
+        assert self.ui.trainingLabel.text.startswith("Added"), self.ui.trainingLabel.text
+        self.picture("7-training-set", self.ui.advancedSection)
 
     def exportAsDicomSeg(self) -> None:
         import DICOMSegmentationPlugin
@@ -217,7 +218,7 @@ class Conversation:
     def run(self) -> int:
         for function in (
             self.openThePanel, self.loadTheSample, self.segmentByAClick, self.neverBlockedForLong,
-            self.threeDimensions, self.reviewTheWorstSlices, self.correctAndUndo, self.measure, self.keep,
+            self.threeDimensions, self.reviewTheWorstSlices, self.correctAndUndo, self.measure, self.addToATrainingSet,
             self.exportAsDicomSeg, self.batch,
             self.againIntoTheSameIsOneUndoStep,  # it changes the labels, so no picture is taken after it
             self.cancelWithinASecond, self.closeTheSceneInMidRun, self.reloadTheModule,

@@ -1,10 +1,11 @@
-"""Add to training set: an image and its corrected labels become a case of an nnU-Net v2 raw folder.
+"""A training set: an image and its corrected labels become a case of an nnU-Net v2 raw folder.
 
 No name, date or path of the patient goes in: the case gets a pseudonym, and the files hold voxels and geometry alone.
 """
 
 import json
 import secrets
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +14,23 @@ from slicer.i18n import tr as _
 
 from PedBoneSegLib.anatomy import JointTable
 from PedBoneSegLib.errors import BadInput
-from PedBoneSegLib.files import whole_file
-from PedBoneSegLib.volume import Grid
+from PedBoneSegLib.files import write_text
 
-from . import segmentations
-from .images import gridOf
+from . import labelmaps, segmentations
+from .volumes import gridOf, writingNifti
 
 ENDING = ".nii.gz"
 
 
-def addCase(folder: Path, volume, segmentation, table: JointTable, unlabelled: list[str]) -> str:
-    """Writes the case and enters it in dataset.json and reviews.json; returns its pseudonym.
+def addingCase(folder: Path, volume, segmentation, table: JointTable, unlabelled: list[str]) -> Generator:
+    """The steps that write the case and enter it in dataset.json and reviews.json, to (pseudonym,).
 
-    `unlabelled` names bones that are in view but not labelled; they are left out of the loss. Raises BadInput if they
-    are none of the table's, or if the folder belongs to another joint or lists other bones.
+    `unlabelled` names bones that are in view but not labelled; the loss leaves them out. Raises BadInput if they are
+    not in the table, or if the folder belongs to another joint or lists other bones.
     """
-    labels, grid = segmentations.mergedLabels(segmentation, table, volume), gridOf(volume)
-    if not labels.any():
+    grid = gridOf(volume)
+    labels = yield from labelmaps.merging(segmentation, table, volume)
+    if not (labels.max() if labels.size else 0):
         raise BadInput(_("the segmentation holds none of the bones of the {joint}").format(joint=table.joint))
     if strangers := [name for name in unlabelled if name not in table.names]:
         raise BadInput(_("{names}: no bone of the {joint}").format(names=", ".join(strangers), joint=table.joint),
@@ -40,26 +41,30 @@ def addCase(folder: Path, volume, segmentation, table: JointTable, unlabelled: l
     for path in (image, truth):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        writeImage(image, slicer.util.arrayFromVolume(volume), grid)
+        yield from writingNifti(slicer.util.arrayFromVolume(volume), grid, image)
         # The data set may give the bones other values: labels go by name.
         values = np.array([0, *(dataset["labels"][bone.name] for bone in table.bones)], np.uint8)
-        writeImage(truth, values[labels], grid)
-        enterCase(folder, dataset, case, segmentations.memoryOf(segmentation).get("side"), unlabelled,
-                  reviewNote(segmentation, table, volume))  # fmt: skip
+        for slab in labelmaps.slabs(labels.shape, 2):
+            labels[slab] = values[labels[slab]]
+            yield
+        yield from writingNifti(labels, grid, truth)
+        note = yield from noting(segmentation, table, volume)
+        enterCase(folder, dataset, case, segmentations.memoryOf(segmentation).get("side"), unlabelled, note)
     except BaseException:
         image.unlink(missing_ok=True)
         truth.unlink(missing_ok=True)
         raise
-    return case
+    return (case,)
 
 
-def reviewNote(segmentation, table: JointTable, volume) -> dict:
-    """What a human did to the labels: which slices were seen and corrected, counted from 0 across `axis`."""
+def noting(segmentation, table: JointTable, volume) -> Generator:
+    """What a person did to the labels: which slices were seen and corrected, counted from 0 across `axis`."""
     memory, axis = segmentations.memoryOf(segmentation), segmentations.axisOf(segmentation, volume)
+    corrected = yield from labelmaps.findingEdits(segmentation, table, volume, axis)
     return {
         "made_with": memory.get("model") or "default", "axis": axis, "reviewed": bool(memory.get("reviewed")),
         "slices_seen": [memory["slices"][position]["index"] for position in memory.get("seen", [])],
-        "slices_corrected": segmentations.editedSlices(segmentation, table, volume, axis),
+        "slices_corrected": corrected,
     }  # fmt: skip
 
 
@@ -101,26 +106,13 @@ def enterCase(folder: Path, dataset: dict, case: str, side: str | None, unlabell
         ours.setdefault("unlabelled", {})[case] = unlabelled
     reviews = folder / "reviews.json"
     notes = json.loads(reviews.read_text(encoding="utf-8")) if reviews.exists() else {}
-    writeJson(reviews, {**notes, case: note})
+    write_text(reviews, asJson({**notes, case: note}))
     dataset["numTraining"] = len(list((folder / "labelsTr").glob(f"*{ENDING}")))
-    writeJson(folder / "dataset.json", dataset)
+    write_text(folder / "dataset.json", asJson(dataset))
 
 
-def writeJson(path: Path, content: dict) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def writeImage(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Voxels [k, j, i] and geometry, nothing else. SimpleITK is a part of Slicer."""
-    import SimpleITK
-
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(np.ravel(grid.direction).tolist())
-    with whole_file(path) as temporary:
-        SimpleITK.WriteImage(image, str(temporary), useCompression=True)
+def asJson(content: dict) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def trainingArguments(folder: Path, joint: str, model: str, known: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sections 2 and 3: choose, click Segment, and what was found."""
+"""The section in which the user chooses, clicks Segment, and reads what was found."""
 
 import time
 from pathlib import Path
@@ -9,9 +9,11 @@ from slicer.i18n import tr as _
 
 from PedBoneSegLib.errors import BadInput
 
-from . import answers, images, segmentations
-from .runs import Choice, Errand
-from .section import Section, enable
+from .. import messages, segmentations, volumes
+from ..segmenting import Choice, findingHandwork
+from ..tasks import Task
+from .section import Section
+from .widgets import enable
 
 SILENT_SECONDS = 30  # without a sign of the worker, before the panel says so
 
@@ -19,13 +21,13 @@ SILENT_SECONDS = 30  # without a sign of the worker, before the panel says so
 class SegmentSection(Section):
     def __init__(self, panel) -> None:
         super().__init__(panel, panel.ui.stageLabel)
-        self._run: Errand | None = None
+        self._task: Task | None = None
         self._volume = self._parameters = object()  # as last seen: nothing yet
-        self._asked = None  # the segmentation that holds handwork, until the user has said where a result goes
+        self._asked = None  # the segmentation with handwork, until the user has said where a result goes
         self._started = self._lastSign = 0.0
         self._progress: dict = {}
         self._joints: list[str] = []
-        self._following = False
+        self._updating = False
         ui = self.ui
         for text, side in ((_("not known"), ""), (_("left"), "left"), (_("right"), "right")):
             ui.sideCombo.addItem(text, side)
@@ -38,7 +40,7 @@ class SegmentSection(Section):
         ui.warningButton.clicked.connect(self._onOtherJoint)
         self._timer = qt.QTimer()
         self._timer.setInterval(1000)
-        self._timer.timeout.connect(self._tick)
+        self._timer.timeout.connect(self._showProgress)
         self._drop = DropFilter()
         self._drop.onFile = self._onDropped
         panel.topWidget.setAcceptDrops(True)
@@ -46,25 +48,25 @@ class SegmentSection(Section):
 
     @property
     def running(self) -> bool:
-        return self._run is not None
+        return self._task is not None
 
-    def follow(self) -> None:
+    def update(self) -> None:
         parameters, ui = self.panel.parameters, self.ui
         enable(self.running or (parameters and parameters.volume and not self.panel.busy), ui.segmentButton)
         ui.segmentButton.setText(_("Cancel") if self.running else _("Segment"))
-        if parameters is None or self._following:
+        if parameters is None or self._updating:
             return
-        self._following = True
+        self._updating = True
         self._fillJoints()
         volume = parameters.volume
         if volume is not self._volume:
             restored = parameters is not self._parameters and parameters.side  # a scene was loaded with its choices
             self._volume = volume
-            self._forget()
+            self._clearMessages()
             if volume is None:
                 self.say(_("Load an MR image, drop its file here, or take one from the module Sample Data."))
             elif not restored:
-                parameters.side = images.sideOf(volume) or ""
+                parameters.side = volumes.sideOf(volume) or ""
             if segmentations.volumeOf(parameters.segmentation) not in (volume, None):
                 parameters.segmentation = None
         self._parameters = parameters
@@ -74,79 +76,88 @@ class SegmentSection(Section):
             parameters.joint = "auto"
         ui.jointCombo.setCurrentIndex(ui.jointCombo.findData(parameters.joint))
         ui.sideCombo.setCurrentIndex(max(0, ui.sideCombo.findData(parameters.side)))
-        self._following = False
+        self._updating = False
 
     def abandon(self) -> None:
-        """For a scene that closes, or the end: the work stops and nobody is told."""
-        run = self._run
-        if run is not None:
-            run.abandon()
+        """The scene is being closed, or the application ends: the work stops and no callback is called."""
+        task = self._task
+        if task is not None:
+            task.abandon()
         self._reset()
-        self._forget()
-        self.say(_("Cancelled.") if run is not None else "")
+        self._clearMessages()
+        self.say(_("Cancelled.") if task is not None else "")
 
     def start(self, choice: Choice) -> None:
         self._ask(None)
-        self._forget()
+        self._clearMessages()
         if not self.panel.setup.ready():
             self.say(_("Something is missing on this computer: see the top of the panel."))
             return
-        self._started = self._lastSign = time.monotonic()
-        self._progress = {"fraction": 0.0, "stage": _("handing over")}
-        self._run = self.logic.run(
-            choice, beforeWrite=self.panel.correct.saveState, onProgress=self._onProgress, onDone=self._onDone,
-            onError=self._onError,
+        self._run(
+            _("handing over"),
+            lambda: self.logic.run(
+                choice, beforeWrite=self.panel.correct.saveState, onProgress=self._onProgress, onDone=self._onDone,
+                onError=self._onError,
+            ),
         )  # fmt: skip
-        self.ui.progressBar.setValue(0)
-        self.ui.progressBar.setVisible(True)
-        self._timer.start()
-        self.panel.parametersChanged()
-        self._tick()
 
     def showAnswer(self, segmentation, answer: dict) -> None:
-        """What was found, and the warning that must not be missed; volume and segmentation become the chosen ones."""
+        """Shows what was found; its volume and segmentation become the chosen ones, here and in the views."""
         if self.panel.parameters is not None:
             self.panel.parameters.volume = segmentations.volumeOf(segmentation)
             self.panel.parameters.side = answer.get("side") or ""
             self.panel.parameters.segmentation = segmentation
             self.panel.parametersChanged()
-        self.ui.answerLabel.setText(answers.summary(answer))
-        self._warn(answers.warningOf(answer))
+        self.ui.answerLabel.setText(messages.summary(answer))
+        self._warn(messages.warningOf(answer))
         self.panel.models.showDevice(str(answer.get("device") or ""))
 
     # ---- what the user does
 
     def _onButton(self) -> None:
-        if self._run is not None:
+        if self._task is not None:
             self.say(_("Cancelling"))
-            self._run.cancel()
+            self._task.cancel()
             return
         choice = self._choice()
         try:
-            images.check(choice.volume)  # before handwork is looked for on its grid
+            volumes.check(choice.volume)  # before handwork is looked for on its grid
         except BadInput as error:
             self._onError("bad-input", str(error), {})
             return
-        if self._holdsHandwork(choice):
+        if choice.segmentation is None:
+            self.start(choice)
+            return
+        self._run(
+            _("looking for handwork"),
+            lambda: Task(None, findingHandwork(choice), lambda found: self._onLooked(choice, found), self._onError),
+        )
+
+    def _onLooked(self, choice: Choice, found: bool) -> None:
+        self._reset()
+        if found:
             self._ask(choice.segmentation)
         else:
             self.start(choice)
+
+    def _run(self, stage: str, begin) -> None:
+        """Runs a task, which `begin` creates, with Cancel and progress."""
+        self._started = self._lastSign = time.monotonic()
+        self._progress = {"fraction": 0.0, "stage": stage}
+        self._task = begin()
+        self.ui.progressBar.setValue(0)
+        self.ui.progressBar.setVisible(True)
+        self._timer.start()
+        self.panel.parametersChanged()
+        self._showProgress()
 
     def _choice(self, **changes) -> Choice:
         parameters, models = self.panel.parameters, self.panel.models
         chosen = {name: getattr(parameters, name) for name in ("volume", "joint", "segmentation")} | changes
         return Choice(**chosen, side=parameters.side or None, model=models.model, device=models.device)
 
-    @staticmethod
-    def _holdsHandwork(choice: Choice) -> bool:
-        segmentation = choice.segmentation
-        if segmentation is None or segmentation.GetSegmentation().GetNumberOfSegments() == 0:
-            return False
-        table, axis = segmentations.tableOf(segmentation), segmentations.axisOf(segmentation, choice.volume)
-        return table is None or bool(segmentations.editedSlices(segmentation, table, choice.volume, axis))
-
     def _ask(self, segmentation) -> None:
-        """Where shall a result go that is meant for a segmentation with handwork? None: the question is settled."""
+        """Asks where a result goes that is meant for a segmentation with handwork; None: there is nothing to ask."""
         self._asked = segmentation
         self.ui.askFrame.setVisible(segmentation is not None)
         if segmentation is not None:
@@ -164,7 +175,7 @@ class SegmentSection(Section):
             self.start(self._choice(segmentation=None))
 
     def _onCombo(self, name: str, combo) -> None:
-        if self.panel.parameters is not None and not self._following:
+        if self.panel.parameters is not None and not self._updating:
             setattr(self.panel.parameters, name, str(combo.currentData or ""))
 
     def _onDropped(self, path: str) -> None:
@@ -178,14 +189,15 @@ class SegmentSection(Section):
 
     def _onProgress(self, answer: dict) -> None:
         self._progress, self._lastSign = answer, time.monotonic()
-        self._tick()
+        self._showProgress()
 
-    def _tick(self) -> None:
+    def _showProgress(self) -> None:
         now, fraction = time.monotonic(), float(self._progress.get("fraction") or 0)
         self.ui.progressBar.setValue(round(1000 * fraction))
-        parts = [answers.capitalized(str(self._progress.get("stage"))), answers.timeLeft(fraction, now - self._started)]
+        stage = messages.capitalized(str(self._progress.get("stage")))
+        parts = [stage, messages.timeLeft(fraction, now - self._started)]
         if now - self._lastSign > SILENT_SECONDS:
-            parts.append(_("no sign for {n} s; Cancel is safe").format(n=round(now - self._lastSign)))
+            parts.append(_("no news for {n} s; Cancel is safe").format(n=round(now - self._lastSign)))
         self.say(" · ".join(filter(None, parts)))
 
     def _onDone(self, segmentation, answer: dict) -> None:
@@ -196,29 +208,34 @@ class SegmentSection(Section):
         self._reset()
         cancelled = kind == "cancelled"
         self.say(_("Cancelled; nothing was changed.") if cancelled else "")
-        self._warn(None if cancelled else answers.refusalOf(kind, message, answer))
+        self._warn(None if cancelled else messages.refusalOf(kind, message, answer))
 
     def _reset(self) -> None:
-        """The run has ended."""
-        self._run = None
+        """The task has ended."""
+        self._task = None
         self._timer.stop()
+        self.say("")
         self.ui.progressBar.setVisible(False)
         self._ask(None)
         self.panel.parametersChanged()
 
-    def _forget(self) -> None:
-        """What was said of an earlier run, or of another volume."""
+    def _clearMessages(self) -> None:
+        """Removes what was said about an earlier run, or about another volume."""
         self.say("")
         self.ui.answerLabel.setText("")
         self._warn(None)
 
-    def _warn(self, warning: answers.Warning | None) -> None:
-        ui, joint = self.ui, warning.joint if warning else ""
-        ui.warningFrame.setVisible(warning is not None)
-        ui.warningLabel.setText(warning.text if warning else "")
+    def _warn(self, message: messages.Message | None) -> None:
+        """One sentence; the lesser ones are in its tool tip and in the log."""
+        ui, joint, details = self.ui, message.joint if message else "", message.details if message else ()
+        more = " " + _("({n} more: point here)").format(n=len(details)) if details else ""
+        ui.warningFrame.setVisible(message is not None)
+        ui.warningLabel.setText(message.text + more if message else "")
+        ui.warningLabel.setToolTip("\n".join(details))
         ui.warningButton.setVisible(bool(joint))
         ui.warningButton.setProperty("joint", joint)
         ui.warningButton.setText(_("Segment as {joint}").format(joint=joint))
+        self.logic.log.append("\n".join((message.text, *details)) if message else "")
 
     def _fillJoints(self) -> None:
         """The joints of the chosen model."""
@@ -227,11 +244,11 @@ class SegmentSection(Section):
             self.ui.jointCombo.clear()
             self.ui.jointCombo.addItem(_("Detect"), "auto")
             for joint in self._joints:
-                self.ui.jointCombo.addItem(answers.capitalized(joint), joint)
+                self.ui.jointCombo.addItem(messages.capitalized(joint), joint)
 
 
 class DropFilter(qt.QObject):
-    """Takes a file that is dropped on the panel."""
+    """Accepts a file that is dropped on the panel."""
 
     onFile = staticmethod(lambda path: None)
 

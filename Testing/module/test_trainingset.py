@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK
 import slicer
-from module.bones import KNEE, blocks, oblique
-from PedBoneSegUI import cases, segmentations
+from module.bones import KNEE, blocks, fill, oblique, record
+from PedBoneSegUI import bonewriting, segmentations, trainingset
+from PedBoneSegUI.tasks import runToEnd
 
 from PedBoneSegLib.anatomy import joint_table
 from PedBoneSegLib.errors import BadInput
@@ -18,11 +19,11 @@ from PedBoneSegLib.errors import BadInput
 def pair(makeVolume):
     volume = makeVolume(matrix=oblique(), name="Berg^Anna 2019-03-04")
     segmentation = segmentations.createSegmentation(volume, "Anna bones")
-    segmentations.fillNew(segmentation, volume, blocks(), KNEE, "left")
+    fill(segmentation, volume, blocks(), KNEE, "left")
     listed = [{"index": 5, "share": 0.5}, {"index": 2, "share": 0.8}]
-    segmentations.recordWritten(segmentation, volume, KNEE, 2, [], slices=listed, seen=[1])
+    record(segmentation, volume, [], slices=listed, seen=[1])
     femur = segmentations.segmentOfBone(segmentation, KNEE.bone("femur"))
-    segmentations.writeMask(segmentation, femur, (blocks() == 1) & (np.arange(8) != 3)[:, None, None], volume)
+    bonewriting.writeMask(segmentation, femur, (blocks() == 1) & (np.arange(8) != 3)[:, None, None], volume)
     return volume, segmentation
 
 
@@ -35,7 +36,7 @@ def corrected() -> np.ndarray:
 
 def add(folder, pair, **more):
     segmentations.remember(pair[1], side=more.get("side", "left"), reviewed=True)
-    return cases.addCase(folder, *pair, KNEE, more.get("unlabelled", []))
+    return runToEnd(trainingset.addingCase(folder, *pair, KNEE, more.get("unlabelled", [])))[0]
 
 
 def test_roundTrip(pair, tmp_path):
@@ -90,7 +91,7 @@ def test_refusalsLeaveTheFolderAsItWas(pair, tmp_path):
     assert not (other / "imagesTr").exists()
     empty = segmentations.createSegmentation(pair[0], "empty")
     with pytest.raises(BadInput, match="none of the bones"):
-        cases.addCase(tmp_path / "new", pair[0], empty, KNEE, [])
+        runToEnd(trainingset.addingCase(tmp_path / "new", pair[0], empty, KNEE, []))
     with pytest.raises(BadInput, match="rib: no bone of the knee"):
         add(tmp_path / "new", pair, unlabelled=["rib"])
     assert not (tmp_path / "new").exists()
@@ -100,7 +101,7 @@ def test_aFailureInTheMiddleTakesTheCaseBack(pair, tmp_path, monkeypatch):
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cases, "writeJson", full)
+    monkeypatch.setattr(trainingset, "write_text", full)
     with pytest.raises(OSError):
         add(tmp_path / "set", pair)
     assert not list((tmp_path / "set").rglob("*.nii.gz"))
@@ -110,7 +111,7 @@ def test_theTrainedModelGetsANameThatIsFree(tmp_path):
     """As an own scanner of a joint that the model has, or as the joint itself where it does not know it."""
 
     def named(joint: str, known: list[str]) -> str:
-        arguments = cases.trainingArguments(tmp_path, joint, "some-model", known)
+        arguments = trainingset.trainingArguments(tmp_path, joint, "some-model", known)
         assert arguments[:3] == ["adapt", "--model", "some-model"]
         return arguments[arguments.index("--joint") + 1]
 
