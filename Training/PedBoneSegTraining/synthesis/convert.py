@@ -38,6 +38,13 @@ from .anatomy.shapes import rotation
 SPACING = 1.1  # mm of the stored fields
 REACH = 125.0  # mm of a shaft that are kept
 NEAR = 75.0  # mm from the joint's center: what decides how a joint is laid onto the model
+JOINT_SPACE = 3.0  # mm between bones that were laid apart, as in an adult
+AWAY = {  # (bone laid first, bone of a later group): which way the second lies
+    ("femur", "tibia"): (0, 0, -1),
+    ("femur", "patella"): (0, 1, 0),
+    ("scapula", "humerus"): (1, 0, 0),
+    ("talus", "tibia"): (0, 0, 1),
+}
 FEWEST_TO_SPLIT = 6
 UNSEEN_SOURCES = ("bodyparts3d_severus",)  # its licence is unclear: an unseen person in tests, never trained on
 LICENCES = {  # folder → licence, credit line
@@ -84,7 +91,7 @@ class Subject:
     joint: str
     axes: str
     bones: dict[str, Shape]
-    apart: tuple[str, ...] = ()  # bones that are not in the model's pose to the others: laid onto their models alone
+    groups: tuple[tuple[str, ...], ...] = ()  # bones that keep their places to each other; (): all of them do
     unit: float = 1.0  # mm
     age: float | None = None  # years; None: an adult
 
@@ -117,7 +124,8 @@ def subjects(shapes: Path) -> list[Subject]:
             "tibia": Shape(both, piece=0),
             "fibula": Shape(both, piece=1),
         }
-        found.append(Subject(f"LLP_{name}", f"LLP_{name}", "map_LLP26_MPL2", "knee", "x -y z", bones))
+        groups = (("femur",), ("tibia", "fibula"), ("patella",))  # the femur's lowest point lies below the plateau
+        found.append(Subject(f"LLP_{name}", f"LLP_{name}", "map_LLP26_MPL2", "knee", "x -y z", bones, groups))
     vhf = {bone: Shape(f"imago_lowerleg_Apache/VHF_right_{bone}.obj") for bone in JOINTS["knee"].BONES}
     found.append(Subject("VHF", "VHF", "imago_lowerleg_Apache", "knee", "y -x z", vhf))
     for name, axes in (("VHF", "x y z"), ("VHM", "-x y -z")):
@@ -126,8 +134,9 @@ def subjects(shapes: Path) -> list[Subject]:
         files |= {"middle cuneiform": "IntermediateCuneiform", "lateral cuneiform": "LateralCuneiform"}
         paths = {bone: f"vhf_vhm_denver_CCBY/{name}_Right_Bone_{file}.vtp" for bone, file in files.items()}
         bones = {bone: Shape(path) for bone, path in paths.items() if (shapes / path).exists()}
-        pointed = ("tibia", "fibula")  # the feet hang down
-        found.append(Subject(name, name, "vhf_vhm_denver_CCBY", "ankle", axes, bones, pointed))
+        shank = tuple(bone for bone in ("tibia", "fibula") if bone in bones)  # the feet hang down
+        foot = tuple(bone for bone in bones if bone not in shank)
+        found.append(Subject(name, name, "vhf_vhm_denver_CCBY", "ankle", axes, bones, (foot, shank)))
     for name, file in (("UNIBAS_A", "femur_reference"), ("UNIBAS_B", "gingr_femur_target")):
         femur = {"femur": Shape(f"unibas_femur_Apache/{file}.stl")}
         found.append(Subject(name, name, "unibas_femur_Apache", "knee", "x -y -z", femur))
@@ -135,11 +144,11 @@ def subjects(shapes: Path) -> list[Subject]:
     for side, axes, scapula, humerus in (("L", "-x y z", 1, 3), ("R", "x y z", 2, 4)):
         bones = {"scapula": Shape(totalseg, label=scapula), "humerus": Shape(totalseg, label=humerus)}
         source = "totalseg_s0327_shoulder_CCBY"
-        found.append(Subject(f"S0327_{side}", "S0327", source, "shoulder", axes, bones, ("humerus",)))
+        found.append(Subject(f"S0327_{side}", "S0327", source, "shoulder", axes, bones, (("scapula",), ("humerus",))))
     fma = {"femur": 24474, "tibia": 24477, "fibula": 24480, "patella": 24486}
     for joint, wanted in (("knee", fma), ("shoulder", {"humerus": 23130})):
         bones = {bone: Shape(f"bodyparts3d_severus/FMA{number}.stl") for bone, number in wanted.items()}
-        found.append(Subject("BP3D", "BP3D", "bodyparts3d_severus", joint, "-x -y z", bones, apart=joint == "shoulder"))
+        found.append(Subject("BP3D", "BP3D", "bodyparts3d_severus", joint, "-x -y z", bones))
     return [one for one in found if all((shapes / shape.file).exists() for shape in one.bones.values())]
 
 
@@ -160,20 +169,29 @@ def convert(subject: Subject, shapes: Path) -> tuple[dict[str, Field], dict[str,
     torch.set_num_threads(1)
     meshes = {bone: _read(shapes, shape, subject) for bone, shape in subject.bones.items()}
     models = {bone.name: bone for bone in JOINTS[subject.joint].build(average_parameters(subject.joint)).bones}
-    groups = [
-        [bone for bone in meshes if bone not in subject.apart],
-        [bone for bone in meshes if bone in subject.apart],
-    ]
-    laid, scale = {}, None
-    for group in filter(None, groups):
+    fields, scale = {}, None
+    for group in subject.groups or (tuple(meshes),):
         scale, turn, shift = lay_onto({bone: meshes[bone][0] for bone in group}, models, subject.joint, scale)
-        laid |= dict.fromkeys(group, (scale, turn, shift))
-    fields, sizes = {}, {}
-    for bone, (points, cells, ends) in meshes.items():
-        scale, turn, shift = laid[bone]
-        field = _field(scale * points @ turn.T + shift, cells, models[bone], ends)
-        fields[bone], sizes[bone] = field, round(1 / scale, 4)
-    return fields, sizes
+        placed = {bone: scale * meshes[bone][0] @ turn.T + shift for bone in group}
+        placed = _spaced(placed, fields, models)
+        fields |= {bone: _field(points, *meshes[bone][1:], models[bone]) for bone, points in placed.items()}
+    return fields, dict.fromkeys(fields, round(1 / scale, 4))
+
+
+def _spaced(placed: dict[str, np.ndarray], before: dict[str, Field], models: dict[str, Bone]) -> dict[str, np.ndarray]:
+    """A group of bones, moved until the space between it and a bone laid before is JOINT_SPACE wide."""
+    pairs = [(first, second) for first, second in AWAY if first in before and second in placed]
+    if not pairs:
+        return placed
+    first, second = pairs[0]
+    way, field, model = np.array(AWAY[first, second], float), before[first], models[first]
+
+    def space(move: float) -> float:
+        p = torch.from_numpy(placed[second] + move * way).float().T[:, :, None, None]
+        return float(field(model.frame.local(p)).min())
+
+    move = next((move for move in np.arange(-12, 12.1, 0.25) if space(move) >= JOINT_SPACE), 0.0)
+    return {bone: points + move * way for bone, points in placed.items()}
 
 
 def _read(shapes: Path, shape: Shape, subject: Subject) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool]]:
@@ -292,7 +310,7 @@ def _least(samples, scale: float, turn: np.ndarray, shift: np.ndarray) -> tuple[
     return rotation(*x[:3]) @ turn, shift + x[3:]
 
 
-def _field(points: np.ndarray, cells: np.ndarray, model: Bone, flat: tuple[bool, bool]) -> Field:
+def _field(points: np.ndarray, cells: np.ndarray, flat: tuple[bool, bool], model: Bone) -> Field:
     """The bone in the model's frame, sampled at half of SPACING first."""
     local = (points - model.frame.origin) @ np.linalg.inv(model.frame.rotation * model.frame.scale).T
     low, high, cut = local.min(0), local.max(0), [False, False]
@@ -320,7 +338,7 @@ def _inside(points: np.ndarray, cells: np.ndarray, start: np.ndarray, step: floa
     mesh, where, faces = vtk.vtkPolyData(), vtk.vtkPoints(), vtk.vtkCellArray()
     where.SetData(numpy_to_vtk(np.ascontiguousarray(points), deep=True))
     rows = np.concatenate([np.full((len(cells), 1), 3), cells], 1).astype(np.int64)
-    faces.SetCells(len(cells), numpy_to_vtkIdTypeArray(rows.ravel(), deep=True))
+    faces.ImportLegacyFormat(numpy_to_vtkIdTypeArray(rows.ravel(), deep=True))
     mesh.SetPoints(where)
     mesh.SetPolys(faces)
     filled, stencil = vtk.vtkPolyDataToImageStencil(), vtk.vtkImageStencilToImage()
@@ -364,7 +382,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     people: dict[str, list[Subject]] = defaultdict(list)
     for subject in everybody:
-        people[subject.name].append(subject)
+        if not (args.out / f"{subject.name}.npz").exists():  # what an interrupted run has made is kept
+            people[subject.name].append(subject)
     with ProcessPoolExecutor(args.jobs) as pool:
         results = pool.map(partial(convert, shapes=args.shapes), [s for group in people.values() for s in group])
         for name, group in people.items():
