@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PedBoneSegTraining.synthesis.anatomy import Tissue
-from PedBoneSegTraining.synthesis.anatomy.draw import Draw
+from PedBoneSegTraining.synthesis.anatomy.draw import Average, Draw
 from PedBoneSegTraining.synthesis.rendering import (
     HELD_OUT_PRESETS,
     PRESETS,
@@ -228,10 +228,21 @@ def test_fat_is_shifted_by_parts_of_pixels():
     assert artifacts.shift_fat(line, 0.75, 0.5, along_rows=False).tolist() == [[[0.0, 0.0, 2.0, 2.0]]]
 
 
-def test_what_lies_outside_folds_to_the_other_side():
-    line = torch.tensor([[[1.0, 10.0, 20.0, 30.0, 2.0]]])
-    assert artifacts.fold(line, (0, 1)).tolist() == [[[12.0, 20.0, 31.0]]]
-    assert artifacts.fold(line.mT, (1, 0)).ravel().tolist() == [12.0, 20.0, 31.0]
+def test_what_lies_outside_folds_to_the_other_side_and_is_weaker_the_further_outside_it_lies():
+    line = torch.tensor([[[2.0, 4.0, 10.0, 20.0, 30.0, 6.0, 8.0]]])
+    folded = artifacts.fold(line, (0, 2), Average())  # 0.75 of what is next to the field, 0.2 of the furthest
+    assert folded[0, 0].tolist() == pytest.approx([10 + 0.75 * 6, 20 + 0.2 * 8 + 0.2 * 2, 30 + 0.75 * 4])
+    assert torch.equal(artifacts.fold(line.mT, (2, 0), Average()), folded.mT)
+
+
+def test_a_coil_around_the_limb_shows_the_skin_brighter_than_the_middle():
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    radius = torch.hypot(rows - 48, columns - 48)
+    image = (radius < 36).float().repeat(2, 1, 1)
+    artifacts.skin_gain(image, 0.5, Average())
+    middle, skin = image[0, 48, 48], image[0, 48, 14]
+    assert 1.4 < float(skin / middle) < 2.2
+    assert not image[:, radius > 40].any()
 
 
 def test_padding_is_blank_in_image_and_labels():

@@ -27,7 +27,7 @@ from .rendering import (
 )
 from .rendering.acquisition import AXES, PIXEL_MM
 
-VERSION = 2  # of the images: raised when the same draw would give another image
+VERSION = 3  # of the images: raised when the same draw would give another image
 FROZEN = Path(__file__).with_name("cohorts.json")
 
 

@@ -176,8 +176,8 @@ def build(parameters: dict) -> Joint:
     f, knobs = frames(parameters), parameters["pose"] | {"shaft": parameters["shaft"]}
     main = {
         "talus": (talus, (-26, -30, -36), (26, 38, 3), "talus", (0.8, 0.8)),
-        "tibia": (tibia, (-33, -24, -18), (26, 24, LENGTH), None, (0.7, 4.0)),
-        "fibula": (fibula, (14, -22, -28), (38, 8, LENGTH), None, (0.8, 2.4)),
+        "tibia": (tibia, (-33, -24, -18), (26, 24, LENGTH), None, (0.7, 5.5)),
+        "fibula": (fibula, (14, -22, -28), (38, 8, LENGTH), None, (0.8, 2.8)),
         "calcaneus": (calcaneus, (-24, -58, -72), (28, 36, -20), "calcaneus", (0.8, 0.8)),
     }
     bones = [
@@ -193,7 +193,7 @@ def build(parameters: dict) -> Joint:
         low, high = np.minimum(base, head) - 1.6 * r - 4, np.maximum(base, head) + 1.6 * r + 4
         bones.append(Bone(n, metatarsal(n, parameters["shaft"]), f["foot"], tuple(low), tuple(high), None, (0.7, 1.8)))
     contacts = [
-        ("talus", "tibia", 0.6),
+        ("talus", "tibia", 0.5),
         ("talus", "fibula", 0.5),
         ("talus", "calcaneus", 0.5),
         ("tibia", "fibula", 0.2),
@@ -208,7 +208,9 @@ def build(parameters: dict) -> Joint:
         ("middle cuneiform", "metatarsal 2", 0.35),
         ("lateral cuneiform", "metatarsal 3", 0.35),
     ]
-    return Joint("ankle", bones, contacts, soft(f, parameters), wrap=20.0, fat=0.5)
+    return Joint(
+        "ankle", bones, contacts, soft(f, parameters), filled=(15.0, 45.0, 1.0), filled_below=False, wrap=22.0, fat=0.5
+    )
 
 
 def soft(f: dict[str, Frame], parameters: dict) -> list:

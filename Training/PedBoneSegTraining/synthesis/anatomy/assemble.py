@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from . import growth
+from .draw import Draw
 from .model import OTHER_BONE, Anatomy, Bone, Joint
 from .shapes import length, rotation, step
 from .soft_tissue import empty, lump_distance, lumps, muscles, outline, strand_box, strand_distance, wandering_vessels
@@ -27,7 +28,8 @@ class _Grown:
     box: Box
     surface: torch.Tensor  # the whole bone, unossified parts too
     ossified: torch.Tensor
-    plate: torch.Tensor | None
+    plate: torch.Tensor | None  # height above the nearest open plate
+    scar: torch.Tensor | None  # height above the nearest plate that has closed
     wall: torch.Tensor | float  # thickness of the cortex, mm
     red: torch.Tensor  # readiness for red marrow
     cover: torch.Tensor | None
@@ -76,6 +78,7 @@ def _body_points(space: Space, parameters: dict) -> dict[int, torch.Tensor]:
 
 def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) -> list[_Grown]:
     rough = parameters["rough"]["amplitude"] * space.noise(parameters["rough"]["seed"], 9.0, 1)[0]
+    wobble = parameters["plate_wobble"] * space.noise(parameters["rough"]["seed"] + 2, 7.0, 1)[0]
     others = [b.name for b in joint.bones if b.name not in names]
     partners = {frozenset(pair[:2]): pair[2] for pair in joint.contacts}
     grown: list[_Grown] = []
@@ -87,7 +90,7 @@ def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) 
         body = bone.shape(frame.local(p[(slice(None), *box)]))
         body.surface = (body.surface * size + rough[box]).clamp(max=FAR)
         for end in body.ends:
-            end.height = end.height * size
+            end.height = end.height * size + wobble[box]
         for other in grown:
             share = partners.get(frozenset((bone.name, other.bone.name)))
             gap = 1.5 if share is None else 2 * share * parameters["cartilage_mm"] + parameters["film_mm"]
@@ -95,15 +98,17 @@ def _grow(joint: Joint, names, parameters: dict, space: Space, p: torch.Tensor) 
         ossified, plate = growth.ossify(
             body, bone.center, parameters["bone_age"], size, parameters["plate_mm"], 2 * space.spacing
         )
+        closed = [e.height for e in body.ends if not growth.is_open(e.center, parameters["bone_age"])]
+        scar = min(closed, key=lambda height: float(height.abs().min())) if closed else None
         inward = torch.stack([-e.height for e in body.ends]).amin(0) if body.ends else torch.zeros_like(ossified)
         ends, middle = (c * size * parameters["cortex"] for c in bone.cortex)
-        wall = ends + (middle - ends) * step(inward, 12 * size, 75 * size) if body.ends else ends
+        wall = ends + (middle - ends) * step(inward, 6 * size, 55 * size) if body.ends else ends
         red = 1 - (inward / (50 * size)).abs() if body.ends else torch.full_like(ossified, 0.3)
         if body.ends:
             red = torch.where(inward < 0, red - 0.6, red)
         label = names.index(bone.name) + 1 if bone.name in names else OTHER_BONE + 1 + others.index(bone.name)
         cover = None if body.articular is None else body.articular * size
-        grown.append(_Grown(bone, label, box, body.surface, ossified, plate, wall, red, cover))
+        grown.append(_Grown(bone, label, box, body.surface, ossified, plate, scar, wall, red, cover))
     return grown
 
 
@@ -149,7 +154,8 @@ def _keep_clear(surface: torch.Tensor, box: Box, other: _Grown, gap: float):
 def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     soft, half = parameters["soft"], p[1]
     seed, strands = soft["seed"], joint.strands
-    septum = soft["septum_mm"] * (1 + 0.6 * space.noise(seed + 1, 25.0, 1)[0])
+    uneven = space.noise(seed + 1, 25.0, 1)[0]
+    septum = soft["septum_mm"] * (1 + 1.2 * uneven)  # muscles fuse where it is below 0
     far = torch.stack([b.shape(b.frame.local(p[3])).surface * b.frame.size for b in joint.bones]).amin(0)
     fascia = outline(space, p[2], strands, finer(far) - 3.0 * parameters["size"], joint.wrap * parameters["size"])
     if joint.torso is not None:
@@ -160,16 +166,23 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
     thick = finer(soft["skin_mm"] * _steepness(fascia - fat, 4 * space.spacing), 4)
     steep, fascia = finer(_steepness(fascia, 4 * space.spacing), 4), finer(fascia, 4)
     size = parameters["size"]
-    more = soft["filled_mm"] * size * (0.2 + 0.8 * step(half[2].abs(), 30 * size, 90 * size))
+    begins, whole, share = joint.filled
+    height = half[2].abs() if joint.filled_below else half[2]
+    more = share * soft["filled_mm"] * size * (0.12 + 0.88 * step(height, begins * size, whole * size))
+    for strand in strands:
+        if strand.tissue == T.FAT and not empty(box := strand_box(space, strand, 1, 6.0)):  # stays fat between muscles
+            more[box] *= step(strand_distance(half[(slice(None), *box)], strand) + 4 * uneven[box], -3, 5)
     flesh, group = muscles(space, half, strands, septum, more)
     tissue = torch.full(space.size, int(T.FAT), dtype=torch.uint8, device=space.device)
 
     lobules = (space.noise(seed + 3, 11.0, 0)[0] + 0.5 * space.noise(seed + 4, (6.0, 6.0, 14.0), 0)[0]).abs()
-    tissue[lobules < 0.022 * soft["lobules"]] = T.FASCIA
+    stranded = (uneven > 0).repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    tissue[(lobules < 0.02 * soft["lobules"]) & stranded] = T.FASCIA
     meat = torch.minimum(finer(flesh), -0.5 - fascia)
     inside = meat > 0
     tissue[inside] = T.MUSCLE
-    tissue[inside & (meat < 0.5) & (lobules < 0.5)] = T.FASCIA
+    if soft["rims"]:
+        tissue[inside & (meat < 0.5) & (lobules < 0.5)] = T.FASCIA
     if soft["streaks"] > 0.05:
         bundles = space.noise(seed + 5, (4.0, 4.0, 30.0), 0)[0].abs() + 0.8 * space.noise(seed + 6, 30.0, 0)[0].abs()
         tissue[inside & (bundles < 0.16 * soft["streaks"])] = T.INTERMUSCULAR
@@ -192,7 +205,7 @@ def _paint_soft(joint: Joint, parameters: dict, space: Space, p):
         tissue[fine] = torch.where(d < 0, int(inner), tissue[fine])
         if shell is not None:
             tissue[fine] = torch.where((d < 0) & (d > -1.3), int(shell), tissue[fine])
-    order = (T.FLUID, T.TENDON, T.NERVE, T.VESSEL, T.LIGAMENT)
+    order = (T.LUNG, T.FLUID, T.TENDON, T.NERVE, T.VESSEL, T.LIGAMENT)
     ropes = [s for s in strands if s.tissue in order] + wandering_vessels(space, parameters)
     for strand in sorted(ropes, key=lambda s: order.index(s.tissue)):
         _paint_strand(strand, space, half, tissue)
@@ -257,11 +270,16 @@ def _paint_bone(g: _Grown, parameters: dict, space: Space, tissue, bones, depth)
     inside = d < 0
     patches = space.noise(parameters["rough"]["seed"] + 1, 7.0, 1)[0][g.box]
     red = finer(0.9 * g.red + 0.25 * patches) - 0.75 + parameters["red_marrow"]
+    grain = Draw("marrow", parameters["rough"]["seed"], g.label).generator.random(tuple(d.shape), dtype=np.float32)
+    red += parameters["marrow_blur"] * (2 * torch.from_numpy(grain).to(d.device) - 1)  # a gradient of fine grains
     view = torch.where(inside, int(T.MARROW), view)
     view = torch.where(inside & (red > 0), int(T.MARROW_RED), view)
     view = torch.where(inside & (d > -(g.wall if isinstance(g.wall, float) else finer(g.wall))), int(T.CORTEX), view)
     if g.plate is not None:
-        view = torch.where(inside & (finer(g.plate) < 0), int(T.PLATE), view)
+        thick = max(parameters["plate_mm"], 0.9 * space.spacing)
+        view = torch.where(inside & (finer(g.plate).abs() < thick / 2), int(T.PLATE), view)
+    if g.scar is not None and parameters["scar_mm"]:
+        view = torch.where(inside & (finer(g.scar).abs() < parameters["scar_mm"] / 2), int(T.CORTEX), view)
     tissue[fine] = view
     bones[fine] = torch.where(inside, g.label, bones[fine])
     depth[fine] = torch.minimum(depth[fine], d)

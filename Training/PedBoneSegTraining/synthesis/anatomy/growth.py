@@ -69,7 +69,7 @@ def shaft_width(age: float) -> float:
 
 def plate_thickness(age: float) -> float:
     """Millimetres, as MR shows it (the plate and the zone of provisional calcification)."""
-    return float(np.interp(age, (2, 8, 14, 17), (3.0, 2.4, 1.6, 1.1)))
+    return float(np.interp(age, (2, 8, 14, 17), (2.2, 1.6, 1.1, 0.8)))
 
 
 def cartilage_thickness(age: float) -> float:
@@ -91,7 +91,7 @@ def is_open(center: str, bone_age: float) -> bool:
 
 
 def ossify(body: Body, center: str | None, bone_age: float, size: float, thickness: float, voxel: float):
-    """→ (signed distance of the ossified bone, distance to the nearest open plate's faces or None), mm.
+    """→ (signed distance of the ossified bone, height above the nearest open plate's middle or None), mm.
 
     `body` is in millimetres of the child, sampled every `voxel` mm. An end whose center has not appeared is cut off at
     its plate; one that has is its own shape less the rim, which begins softly at the plate, as the bevelled epiphyses
@@ -110,8 +110,7 @@ def ossify(body: Body, center: str | None, bone_age: float, size: float, thickne
             share = step(h, -thickness / 2, thickness / 2 + 0.5 * left)
             bone = torch.lerp(bone, _nucleus(body.surface, left, voxel), share)
         if is_open(end.center, bone_age):
-            faces = h.abs() - thickness / 2
-            plate = faces if plate is None else torch.minimum(plate, faces)
+            plate = h if plate is None else torch.where(h.abs() < plate.abs(), h, plate)
     return bone, plate
 
 

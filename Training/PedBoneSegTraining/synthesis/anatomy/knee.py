@@ -174,7 +174,7 @@ def build(parameters: dict) -> Joint:
         "fibula": ((20, -34, -LENGTH), (50, 2, -2)),
         "patella": ((-26, -16, -28), (26, 16, 26)),
     }
-    cortex = {"femur": (0.6, 5.0), "tibia": (0.7, 4.5), "fibula": (0.7, 2.2), "patella": (0.9, 0.9)}
+    cortex = {"femur": (0.6, 7.0), "tibia": (0.7, 6.0), "fibula": (0.7, 2.8), "patella": (0.9, 0.9)}
     bones = [
         Bone(
             n,
@@ -219,7 +219,10 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
     t((fe, -24, -52, 80, 3), (fe, -37, -46, 30, 2.5), (ti, -37, -24, -20, 2.5), (ti, -22, 10, -56, 2))
     t((fe, -42, -36, 50, 2.5), (fe, -41, -36, 20, 2.3), (ti, -38, -20, -22, 2.3), (ti, -23, 9, -50, 2))
     t((fe, -34, -7, 70, 2.5), (fe, -37, -9, 45, 2))
-    flat = {"flat": (0, 1, 0.1), "aspect": 3.0}
+    for side in (-1, 1):  # fat beside the patella: it does not stand out
+        w.fat((fe, 31 * side, 18, 44, 13), (fe, 27 * side, 24, 22, 14), (ti, 24 * side, 20, -6, 12))
+    w.fat((ti, 0, 22, 6, 11), (ti, 2, 22, -10, 9))  # below the patella
+    flat = {"flat": (0, 1, 0.1), "aspect": 4.8}
     t((fe, 3, 46, 110, 9), ("patella", 0, 7, 24, 14), ("patella", 0, 7, 12, 13), **flat)  # quadriceps
     t(("patella", 0, 6, -8, 13), ("patella", 0, 4, -20, 12), (ti, 3, 26, -32, 11), (ti, 3, 25, -44, 10), **flat)
     ligament = w.ligament

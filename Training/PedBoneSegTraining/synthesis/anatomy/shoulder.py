@@ -17,7 +17,7 @@ from .tissues import Tissue as T
 REST = {"rotation": 0.0, "abduction": 0.0, "forward": 0.0}
 ANCHOR = ("humerus", -22.0, 60.0)  # the bone, between two heights, by which shapes from elsewhere are fitted
 BONES = ("humerus", "scapula")
-NEIGHBORS = ("clavicle", "ribs")
+NEIGHBORS = ("clavicle", "ribs", "vertebrae")
 FIELD = (180.0, 164.0, 176.0)
 CENTER = (-34.0, -4.0, -22.0)  # of the field: most of the joint lies medial of the head
 LENGTH = 250.0
@@ -150,6 +150,22 @@ def ribs(p, k: dict) -> Body:
     return Body(torch.maximum(k0 * (k0 - 1) / k1.clamp(min=1e-6), p[2] - 26))
 
 
+def vertebrae(p) -> Body:
+    """Bodies, discs between them, arches and spinous processes behind the canal: 26 mm each."""
+    along = p[2] / 26
+    off = (along - along.round()) * 26
+    q = (p[0] + 172, p[1] + 38, off)
+    body = tube(q, [-12, 0, 12], [0, 0, 0], [0, 0, 0], [16, 14, 16], [13, 11.5, 13], -10.5, 10.5)
+    arch = torch.maximum(
+        length(q[0] / 1.2, q[1] + 24) - 13, torch.maximum(9 - length(q[0] / 1.2, q[1] + 24), q[2].abs() - 7)
+    )
+    bone = union(body, arch, 3)
+    bone = union(bone, capsule(q, (0, -36, 0), (0, -54, -8), 4, 3.5), 4)
+    for side in (-1, 1):
+        bone = union(bone, capsule(q, (11 * side, -22, 0), (30 * side, -34, 2), 5, 4), 4)
+    return Body(bone)
+
+
 def frames(parameters: dict) -> dict[str, Frame]:
     pose, size, proportions = parameters["pose"], parameters["size"], parameters["proportions"]
 
@@ -165,6 +181,7 @@ def frames(parameters: dict) -> dict[str, Frame]:
         "scapula": frame("scapula", blade),
         "clavicle": frame("clavicle", np.eye(3)),
         "ribs": frame("ribs", np.eye(3)),
+        "vertebrae": frame("vertebrae", np.eye(3)),
     }
 
 
@@ -172,7 +189,7 @@ def build(parameters: dict) -> Joint:
     f, knobs = frames(parameters), parameters["pose"] | {"shaft": parameters["shaft"]}
     far = 400.0
     bones = [
-        Bone("humerus", lambda p: humerus(p, knobs), f["humerus"], (-28, -28, -LENGTH), (32, 30, 28), None, (0.8, 4.0)),
+        Bone("humerus", lambda p: humerus(p, knobs), f["humerus"], (-28, -28, -LENGTH), (32, 30, 28), None, (0.8, 5.5)),
         Bone("scapula", lambda p: scapula(p, knobs), f["scapula"], (-130, -56, -116), (26, 48, 48), None, (0.9, 0.9)),
         Bone(
             "clavicle",
@@ -183,6 +200,7 @@ def build(parameters: dict) -> Joint:
             "clavicle",
             (1.2, 1.6),
         ),
+        Bone("vertebrae", vertebrae, f["vertebrae"], (-205, -100, -far), (-140, -20, far), "rib", (0.8, 0.8)),
         Bone("ribs", lambda p: ribs(p, knobs), f["ribs"], (-far, -far, -far), (0, far, 30), "rib", (0.8, 0.8)),
     ]
     size = parameters["size"]
@@ -196,14 +214,20 @@ def build(parameters: dict) -> Joint:
         return union(wall - 4, neck, 30) * size, lung * size, organ * size
 
     contacts = [("humerus", "scapula", 0.6), ("scapula", "clavicle", 0.4)]
-    return Joint("shoulder", bones, contacts, soft(f, parameters), wrap=24.0, torso=torso)
+    return Joint("shoulder", bones, contacts, soft(f, parameters), filled=(-1.0, 0.0, 0.3), wrap=32.0, torso=torso)
 
 
 def soft(f: dict[str, Frame], parameters: dict) -> list:
     w, hu, sc, cl, ch = Weaver(f, parameters), "humerus", "scapula", "clavicle", "ribs"
     m, t = w.muscle, w.tendon
-    w.fat((ch, -140, 0, 30, 40), (ch, -90, -8, 26, 32), (ch, -45, -6, 26, 20))  # above the clavicle
-    w.fat((ch, -90, 22, -10, 28), (ch, -62, 12, -10, 24), (ch, -46, 4, -36, 18))  # axilla
+    w.fat((ch, -120, 14, 34, 22), (ch, -80, 4, 30, 18), (ch, -45, -4, 28, 12))  # above the clavicle
+    w.fat((ch, -84, 22, -14, 18), (ch, -62, 12, -14, 18), (ch, -46, 4, -40, 14))  # axilla
+    m((ch, -150, 10, 20, 10), (ch, -158, 2, 60, 13), (ch, -160, -6, 130, 13))  # scalenes
+    m((ch, -140, 46, 30, 8), (ch, -150, 26, 80, 12), (ch, -140, 0, 140, 12))  # sternocleidomastoid
+    m((sc, -108, -4, 34, 7), (ch, -136, -36, 70, 11), (ch, -150, -34, 130, 11))  # levator scapulae
+    m((ch, -152, -60, -160, 18), (ch, -152, -58, -40, 16), (ch, -156, -52, 100, 15))  # along the spine
+    m((ch, -140, -70, -70, 6), (sc, -118, -8, -30, 6))  # rhomboids
+    m((ch, -150, -66, -20, 6), (sc, -119, -6, -4, 6))
     m((sc, 10, -26, 40, 6), (hu, 31, 0, 6, 9), (hu, 28, 2, -50, 11), (hu, 15, 4, -110, 4))  # deltoid
     m((cl, -24, 2, 40, 6), (hu, 20, 30, 4, 10), (hu, 22, 18, -50, 10), (hu, 15, 6, -105, 4))
     m((sc, -30, -46, 28, 6), (hu, 16, -32, 4, 11), (hu, 22, -18, -50, 10), (hu, 15, -2, -105, 4))
@@ -249,6 +273,13 @@ def soft(f: dict[str, Frame], parameters: dict) -> list:
             (hu, -20 + x, 8 + y, -80, 0.8 * r),
             (hu, -14 + x, 6 + y, -220, 0.6 * r),
         )
+    w.vessel(
+        (ch, -150, 26, -160, 14), (ch, -152, 30, -60, 13), (ch, -160, 18, -20, 12), (ch, -176, -16, -40, 11)
+    )  # aorta
+    w.vessel((ch, -158, 20, -20, 7), (ch, -160, 12, 60, 5), (ch, -156, 4, 140, 4))  # carotid artery, jugular vein
+    w.vessel((ch, -160, 34, -30, 8), (ch, -152, 22, 60, 7), (ch, -148, 12, 140, 6))
+    w.strand(T.LUNG, [(ch, -176, 6, -60, 8), (ch, -176, 10, 40, 8), (ch, -176, 16, 140, 8)])  # trachea
+    w.strand(T.FLUID, [(ch, -172, -62, -200, 8), (ch, -172, -62, 200, 8)])  # spinal canal
     w.vessel((cl, -50, 34, 36, 2), (hu, 4, 40, 0, 2.2), (hu, 14, 34, -80, 2.2), (hu, 10, 40, -220, 2))
     w.vessel((hu, -16, -20, -36, 2), (hu, 6, -28, -34, 1.8), (hu, 24, -14, -34, 1.6))
     for dx, dy in ((2, -10), (-2, 8), (8, 2)):

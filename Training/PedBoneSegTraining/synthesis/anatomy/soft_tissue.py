@@ -93,6 +93,16 @@ def lumps(space: Space, parameters: dict) -> list[tuple[Tissue, Tissue | None, n
         tall = d.uniform(0.7, 1.6) if d.chance(0.6) else d.uniform(1.6, 3.5)  # a long one with a rim is like a shaft
         radii = r * np.array([d.uniform(0.7, 1), d.uniform(0.7, 1), tall])
         made.append((inside, shell, place(0.6), radii, 0.3))
+    if soft["tumor_mm"]:
+        center, r = place(0.7), size * soft["tumor_mm"]
+        radii = r * np.array([d.uniform(0.6, 1), d.uniform(0.6, 1), d.uniform(0.8, 1.8)])
+        made.append(
+            (d.choice((Tissue.MASS, Tissue.MASS, Tissue.FLUID, Tissue.NODE, Tissue.FAT)), None, center, radii, 0.5)
+        )
+        for _ in range(int(d.uniform(0, 4))):  # what has died or bled in it
+            off = np.array([d.uniform(-0.5, 0.5) for _ in range(3)]) * radii
+            inside = d.choice((Tissue.FLUID, Tissue.NODE, Tissue.FASCIA))
+            made.append((inside, None, center + off, radii * d.uniform(0.2, 0.5), 0.5))
     return made
 
 

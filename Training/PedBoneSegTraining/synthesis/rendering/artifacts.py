@@ -29,14 +29,20 @@ def shift_fat(image: torch.Tensor, millimeters: float, pixel_mm: float, along_ro
     return moved
 
 
-def fold(image: torch.Tensor, extra: tuple[int, int]) -> torch.Tensor:
-    """Wrap: what lies `extra` rows or columns beyond the field appears on its other side."""
+def fold(image: torch.Tensor, extra: tuple[int, int], random: Draw) -> torch.Tensor:
+    """Wrap: what lies `extra` rows or columns beyond the field appears on its other side, weaker the further it lies
+    outside."""
+    near, far = random.uniform(0.5, 1.0), random.uniform(0.0, 0.4)
     for axis, count in ((-2, extra[0]), (-1, extra[1])):
         if count:
             size = image.shape[axis] - 2 * count
             inner = image.narrow(axis, count, size).clone()
-            inner.narrow(axis, size - count, count).add_(image.narrow(axis, 0, count))
-            inner.narrow(axis, 0, count).add_(image.narrow(axis, size + count, count))
+            gain = torch.linspace(near, far, count, device=image.device)
+            gain = gain[:, None] if axis == -2 else gain
+            inner.narrow(axis, size - count, count).add_(
+                image.narrow(axis, 0, count) * gain.flip(0 if axis == -2 else -1)
+            )
+            inner.narrow(axis, 0, count).add_(image.narrow(axis, size + count, count) * gain)
             image = inner
     return image
 
@@ -59,6 +65,18 @@ def coil_falloff(image: torch.Tensor, strength: float, random: Draw) -> None:
     ]
     gain = 1 / (1 + (lines[0][:, None, None] + lines[1][:, None] + lines[2]) / (2 * strength) ** 2)
     image *= gain / gain.double().mean().float()  # in double: the same with any number of threads
+
+
+def skin_gain(image: torch.Tensor, strength: float, random: Draw) -> None:
+    """A coil around the limb: the gain falls from the skin inward, within about a quarter of the slice."""
+    coarse = F.adaptive_avg_pool2d(image, [max(1, count // 8) for count in image.shape[1:]])
+    body = (coarse > 0.15 * coarse.amax()).float()[:, None]
+    reach = max(1, round(random.uniform(0.1, 0.25) * max(body.shape[-2:])))
+    for _ in range(2):
+        body = F.avg_pool2d(F.pad(body, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
+    depth = F.interpolate(body, image.shape[1:], mode="bilinear", align_corners=False)[:, 0]  # about 0.5 at the skin
+    gain = torch.exp(2 * strength * (1 - depth))
+    image *= gain / gain.double().mean().float()
 
 
 def edge_loss(image: torch.Tensor, strength: float, random: Draw) -> None:

@@ -55,7 +55,7 @@ class Preset:
 
 _SUPPRESSED = (0.03, 0.22)
 PRESETS = {
-    "T1": Preset((400, 750), (8, 18)),
+    "T1": Preset((450, 700), (8, 15)),
     "T1-FS": Preset((450, 750), (8, 18), fat=_SUPPRESSED),
     "PD": Preset((2000, 4000), (12, 38)),
     "PD-FS": Preset((2200, 4500), (12, 45), fat=_SUPPRESSED),

@@ -50,6 +50,7 @@ def draw_parameters(
 _INTENSITY = (
     "bias_field",
     "coil_falloff",
+    "skin_gain",
     "edge_loss",
     "chemical_shift",
     "wrap",
@@ -89,8 +90,14 @@ def render(
         )
     else:
         image = parts[0]
-    image = artifacts.fold(image, tuple(extra)).contiguous()
-    for effect in (artifacts.bias_field, artifacts.coil_falloff, artifacts.edge_loss, artifacts.slice_gain):
+    image = artifacts.fold(image, tuple(extra), randoms["wrap"]).contiguous()
+    for effect in (
+        artifacts.bias_field,
+        artifacts.coil_falloff,
+        artifacts.skin_gain,
+        artifacts.edge_loss,
+        artifacts.slice_gain,
+    ):
         if (strength := effects[effect.__name__]) is not None:
             effect(image, strength, randoms[effect.__name__])
     if effects["metal"] is not None:

@@ -38,6 +38,7 @@ class RenderSettings:
     bones          difference of one bone's marrow from another's
     Acquisition and reconstruction (intensities alone)
     bias_field     log of the gain, its deviation                 coil_falloff  a surface coil's reach, in bodies
+    skin_gain      log of the gain at the skin against deep inside, as in a coil that surrounds the limb
     edge_loss      share of the stack's length that is darkened at an end
     chemical_shift fat against water, mm                          wrap        share of the field folded over
     metal          radius of the void, mm                         blur        lost resolution, in pixels
@@ -48,7 +49,7 @@ class RenderSettings:
     """
 
     oblique: Effect = Effect(0.5, 2.0, 25.0)
-    field_cut: Effect = Effect(0.5, 0.05, 0.35)
+    field_cut: Effect = Effect(0.5, 0.05, 0.5)
     padding: Effect = Effect(0.15, 0.05, 0.3)
     lures: Effect = Effect(0.6, 4.0, 32.0)
     trabeculae: Effect = Effect(0.9, 0.02, 0.12)
@@ -59,7 +60,8 @@ class RenderSettings:
     regions: Effect = Effect(0.8, 0.02, 0.3)
     bones: Effect = Effect(0.5, 0.02, 0.25)
     bias_field: Effect = Effect(0.9, 0.03, 0.35, log=True)
-    coil_falloff: Effect = Effect(0.3, 0.5, 1.5)
+    coil_falloff: Effect = Effect(0.4, 0.3, 1.5, log=True)
+    skin_gain: Effect = Effect(0.4, 0.15, 1.3, log=True)
     edge_loss: Effect = Effect(0.3, 0.05, 0.35)
     chemical_shift: Effect = Effect(0.5, 0.3, 2.5)
     wrap: Effect = Effect(0.06, 0.05, 0.25)
@@ -71,8 +73,8 @@ class RenderSettings:
     ghosting: Effect = Effect(0.15, 0.02, 0.15)
     noise: Effect = Effect(0.95, 0.002, 0.07, log=True)
     slice_gain: Effect = Effect(0.15, 0.02, 0.12)
-    gamma: Effect = Effect(0.4, -0.35, 0.35)
-    saturation: Effect = Effect(0.4, 0.6, 0.95)
+    gamma: Effect = Effect(0.4, -0.3, 0.3)
+    saturation: Effect = Effect(0.25, 0.7, 0.97)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
