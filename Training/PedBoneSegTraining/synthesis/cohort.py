@@ -123,7 +123,7 @@ COHORTS = {
         Frozen("held-out", FIRST_RESERVED_SEED, 24),
         Frozen("held-out-sequence", FIRST_RESERVED_SEED + 1, 12, preset="STIR"),
         Frozen("reserved", FIRST_RESERVED_SEED + 2, 96),  # for temperature, signatures and thresholds
-        Frozen("not-a-joint", FIRST_RESERVED_SEED + 3, 24, joints=("hip", "elbow")),
+        Frozen("not-a-joint", FIRST_RESERVED_SEED + 3, 24, joints=("hip", "thigh", "calf", "elbow")),
     )
 }
 

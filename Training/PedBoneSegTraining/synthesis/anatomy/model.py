@@ -98,7 +98,7 @@ class Joint:
     bones: list[Bone]
     contacts: list[tuple[str, str, float]]  # bones that face each other; their cartilage as a part of the knee's
     strands: list[Strand]
-    # muscles fill the limb from the first height above the joint (adult mm), wholly from the second, to the third's share
+    # muscles fill the limb from the first height above the joint (adult mm), most from the second; the third is a share
     filled: tuple[float, float, float] = (25.0, 75.0, 1.0)
     filled_below: bool = True  # and below the joint as above it
     wrap: float = 22.0  # how far the skin bridges between muscles, adult mm
