@@ -90,7 +90,7 @@ def test_what_is_there_is_kept_and_more_can_be_added(whole, tmp_path):
 
 def test_other_exams_in_the_same_folder_are_refused(whole):
     before = contents(whole)
-    with pytest.raises(BadInput, match="synthetic_knee_1_00000"):
+    with pytest.raises(BadInput, match="synthetic_knee_1_0000"):
         write_cohort(whole, [small(preset="T2")], 2)
     assert contents(whole) == before
 

@@ -6,8 +6,8 @@ SHAPES holds the folders that `subjects` names below (docs/synthesis.md says whe
 there are left out. Every bone is turned, shifted and scaled onto the modelled adult's, and sampled.
 
 Who may be trained on: of a source with six people or more, those are kept out of all training for whom SHA-256 of the
-name, as a number, is divisible by three; of smaller ones nobody, unless the source says so (`UNSEEN_SOURCES`). Both
-sides of one person have one name for this.
+name, as a number, is divisible by three, and those in `UNSEEN_PEOPLE`; of smaller ones nobody, unless it is one of
+`UNSEEN_SOURCES`. Both sides of one person have one name for this.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from PedBoneSegLib.errors import BadInput
 
 from .anatomy import JOINTS
 from .anatomy.labelmaps import load as load_labelmap
-from .anatomy.meshes import load as load_meshes
 from .anatomy.meshes import read_mesh
 from .anatomy.model import Bone
 from .anatomy.people import write_person
@@ -46,6 +45,7 @@ AWAY = {  # (bone laid first, bone of a later group): which way the second lies
     ("talus", "tibia"): (0, 0, 1),
 }
 FEWEST_TO_SPLIT = 6
+UNSEEN_PEOPLE = ("LLP_s18", "LLP_s22", "LLP_s25", "LLP_s23")  # to make it a third; s23 has the patella of s09
 UNSEEN_SOURCES = ("bodyparts3d_severus",)  # its licence is unclear: an unseen person in tests, never trained on
 LICENCES = {  # folder → licence, credit line
     "lenz_talocrural_CC0": ("CC0 1.0", "Lenz Lab, University of Utah, TalocruralShapeModeling"),
@@ -64,11 +64,11 @@ LICENCES = {  # folder → licence, credit line
         "Wasserthal et al., TotalSegmentator dataset v2, Radiology: Artificial Intelligence 2023",
     ),
     "bodyparts3d_severus": ("CC BY 4.0", "BodyParts3D, The Database Center for Life Science"),
-    "atlas": (
-        "CC BY 3.0, MIT",
-        "OpenSim models: Delp, Loan, Hoy, Zajac, Topp, Rosen, Thelen, Anderson, Seth; upper limb: Holzbaur; "
-        "knee label map: gattia/pymskt",
+    "opensim": (
+        "CC BY 3.0",
+        "OpenSim models: Delp, Loan, Hoy, Zajac, Topp, Rosen, Thelen, Anderson, Seth; upper limb: Holzbaur",
     ),
+    "pymskt": ("MIT", "gattia/pymskt"),
 }
 
 
@@ -96,7 +96,7 @@ class Subject:
     age: float | None = None  # years; None: an adult
 
 
-def subjects(shapes: Path) -> list[Subject]:
+def subjects(shapes: Path, atlas: Path | None = None) -> list[Subject]:
     """All of the folders that are there."""
     found: list[Subject] = []
     for file in sorted((shapes / "lenz_talocrural_CC0/meshes").glob("*_talus.vtp")):
@@ -141,20 +141,41 @@ def subjects(shapes: Path) -> list[Subject]:
         femur = {"femur": Shape(f"unibas_femur_Apache/{file}.stl")}
         found.append(Subject(name, name, "unibas_femur_Apache", "knee", "x -y -z", femur))
     totalseg = "totalseg_s0327_shoulder_CCBY/s0327_labels.nii.gz"
-    for side, axes, scapula, humerus in (("L", "-x y z", 1, 3), ("R", "x y z", 2, 4)):
-        bones = {"scapula": Shape(totalseg, label=scapula), "humerus": Shape(totalseg, label=humerus)}
+    for side, axes, labels in (("L", "-x y z", {"scapula": 1}), ("R", "x y z", {"scapula": 2, "humerus": 4})):
+        bones = {
+            bone: Shape(totalseg, label=label) for bone, label in labels.items()
+        }  # the left humerus is cut in half
         source = "totalseg_s0327_shoulder_CCBY"
-        found.append(Subject(f"S0327_{side}", "S0327", source, "shoulder", axes, bones, (("scapula",), ("humerus",))))
+        found.append(
+            Subject(f"S0327_{side}", "S0327", source, "shoulder", axes, bones, tuple((bone,) for bone in bones))
+        )
     fma = {"femur": 24474, "tibia": 24477, "fibula": 24480, "patella": 24486}
     for joint, wanted in (("knee", fma), ("shoulder", {"humerus": 23130})):
         bones = {bone: Shape(f"bodyparts3d_severus/FMA{number}.stl") for bone, number in wanted.items()}
         found.append(Subject("BP3D", "BP3D", "bodyparts3d_severus", joint, "-x -y z", bones))
+    if atlas:
+        leg = {bone: f"{bone}_r.vtp" for bone in ("femur", "tibia", "fibula", "patella")}
+        foot = {
+            "talus": "talus_rv.vtp",
+            "calcaneus": "calcaneous_rv.vtp",
+            "tibia": "tibia_r.vtp",
+            "fibula": "fibula_r.vtp",
+        }
+        arm = {"scapula": "scapula_rv.vtp", "humerus": "humerus_rv.vtp"}
+        shank = ("tibia", "fibula")
+        for name, joint, files, groups in (
+            ("OPENSIM_LEG", "knee", leg, (("femur",), shank, ("patella",))),
+            ("OPENSIM_LEG", "ankle", foot, (("talus",), ("calcaneus",), shank)),
+            ("OPENSIM_ARM", "shoulder", arm, (("scapula",), ("humerus",))),
+        ):
+            bones = {bone: Shape(str(atlas / file)) for bone, file in files.items()}
+            found.append(Subject(name, name, "opensim", joint, "z x y", bones, groups, unit=1000.0))
     return [one for one in found if all((shapes / shape.file).exists() for shape in one.bones.values())]
 
 
 def is_unseen(subject: Subject, everybody: list[Subject]) -> bool:
     """Whether nobody's training may see this person."""
-    if subject.source in UNSEEN_SOURCES:
+    if subject.source in UNSEEN_SOURCES or subject.person in UNSEEN_PEOPLE:
         return True
     if len({other.person for other in everybody if other.source == subject.source}) < FEWEST_TO_SPLIT:
         return False
@@ -356,19 +377,6 @@ def _inside(points: np.ndarray, cells: np.ndarray, start: np.ndarray, step: floa
 # ---- the command ----
 
 
-def from_atlas(atlas: Path) -> dict[str, dict[str, Field]]:
-    """People of the meshes and the label map that the other sources read, as they read them: name → fields."""
-    found = {}
-    if (atlas / "poses.json").exists():
-        for name, joints in (("OPENSIM_LEG", ("knee", "ankle")), ("OPENSIM_ARM", ("shoulder",))):
-            found[name] = {f"{j}.{bone}": field for j in joints for bone, field in load_meshes(atlas, j).items()}
-    knee = atlas / "knee_adult_dess_labels.nrrd"
-    if knee.exists():
-        labels = {"femur": 5, "tibia": 6, "patella": 7, "fibula": 8}
-        found["PYMSKT"] = {f"knee.{bone}": field for bone, field in load_labelmap(knee, "knee", labels).items()}
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shapes", type=Path)
@@ -376,7 +384,7 @@ def main() -> None:
     parser.add_argument("--atlas", type=Path, help="a folder of meshes with a poses.json, and a knee's label map")
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
-    everybody = subjects(args.shapes)
+    everybody = subjects(args.shapes, args.atlas)
     if not everybody:
         raise BadInput(f"{args.shapes} holds none of the folders that can be converted", "see docs/synthesis.md")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -401,8 +409,10 @@ def main() -> None:
                 bones,
                 shapes,
             )
-    for name, shapes in from_atlas(args.atlas).items() if args.atlas else ():
-        _write(args.out, name, name, ["atlas"], False, {bone: {} for bone in shapes}, shapes)
+    if args.atlas and (knee := args.atlas / "knee_adult_dess_labels.nrrd").exists():
+        labels = {"femur": 5, "tibia": 6, "patella": 7, "fibula": 8}
+        shapes = {f"knee.{bone}": field for bone, field in load_labelmap(knee, "knee", labels).items()}
+        _write(args.out, "PYMSKT", "PYMSKT", ["pymskt"], False, {bone: {} for bone in shapes}, shapes)
     print(f"{sum(path.stat().st_size for path in args.out.glob('*.npz')) / 2**20:.1f} MiB")
 
 
