@@ -36,7 +36,7 @@ CENTERS = {
     "calcaneus": Center(-1, 11, 99, 5),
     "calcaneus.apophysis": Center(7, 12, 15, 6),
     "tarsal": Center(1, 11, 99, 6),
-    "metatarsal.base": Center(0, 6, 99, 3),
+    "metatarsal.base": Center(0, 6, 15, 3),
     "fifth.apophysis": Center(10, 13, 15, 3),
     "humerus.proximal": Center(0.2, 12, 18, 14),
     "scapula": Center(-3, 12, 99, 4),
