@@ -77,6 +77,14 @@ def register(new: Format) -> None:
     if doubled := taken.intersection(new.reads) or set(new.writes) - set(new.reads):
         raise ValueError(f"{new.name}: the endings {sorted(doubled)} are taken, or written and not read")
     _formats.append(new)
+    _formats.sort(key=_place)
+
+
+def _place(known: Format) -> tuple[bool, str]:
+    """Those of the package come first, by module, in whatever order they were imported; then those of others."""
+    module = type(known).__module__
+    ours = module.startswith(f"{__package__}.kinds.")
+    return not ours, module if ours else ""
 
 
 def formats() -> list[Format]:

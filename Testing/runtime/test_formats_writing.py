@@ -433,3 +433,11 @@ def test_a_damaged_segmentation_is_refused(tmp_path, key, value, fault):
     path.write_bytes(b"\n".join(lines) + b"\n\n" + voxels)
     with pytest.raises(BadInput, match=fault):
         read_segmentation(path)
+
+
+@pytest.mark.parametrize("first", ["nrrd", "nifti", "metaimage"])
+def test_formats_have_one_order_whichever_is_imported_first(first):
+    code = f"import PedBoneSegLib.formats.kinds.{first}; from PedBoneSegLib.formats.registry import formats; "
+    code += "print([known.name for known in formats()])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "['MetaImage', 'NIfTI', 'NRRD']"
