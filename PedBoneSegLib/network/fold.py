@@ -64,7 +64,8 @@ class FoldedConv(nn.Module):
     def forward(self, x: Tensor, runs: Runs = ()) -> Tensor:
         weight: Tensor = self.weight
         if self.stride == 2:
-            weight = weight[..., x.shape[-2] % 2 :, x.shape[-1] % 2 :]
+            odd_rows, odd_columns = (int(size) % 2 for size in x.shape[-2:])  # plain numbers in an ONNX export too
+            weight = weight[..., odd_rows:, odd_columns:]
         x = F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
         return activate(x, self.activation)
 

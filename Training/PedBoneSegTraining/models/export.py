@@ -37,6 +37,7 @@ from .agreement import choose_storage, prove, validate_precisions
 from .card import write_card
 from .draft import AGREEMENT, Draft, Exams
 from .exam_statistics import choose_exam_statistics, domain_statistics_alone
+from .onnx_export import check_onnx_folder, write_onnx
 from .reference import add_reference_data
 
 SYNTHETIC_EXAMS = 96
@@ -73,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="least Dice between every bone as trained and as stored, or as calculated in a shorter "
         "number format, for which float16 or that format is taken (default: %(default)s)",
     )
+    parser.add_argument(
+        "--onnx",
+        metavar="FOLDER",
+        type=Path,
+        help="also write the network of each domain as ONNX, with its metadata, into this new folder",
+    )
 
 
 def _dice(text: str) -> float:
@@ -83,6 +90,8 @@ def _dice(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.onnx:
+        check_onnx_folder(args.onnx)
     done = export_run(
         args.run,
         args.output,
@@ -95,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
         agreement=args.agreement,
     )
     print("\n".join(report(done)))
+    if args.onnx:
+        for path, _ in done:
+            print(*write_onnx(Bundle.load(path), args.onnx), sep="\n")
     return 0
 
 
