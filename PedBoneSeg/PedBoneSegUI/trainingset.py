@@ -25,7 +25,7 @@ ENDING = ".nii.gz"
 def addingCase(folder: Path, volume, segmentation, table: JointTable, unlabelled: list[str]) -> Generator:
     """The steps that write the case and enter it in dataset.json and reviews.json, to (pseudonym,).
 
-    `unlabelled` names bones that are in view but not labelled; the loss leaves them out. Raises BadInput if they are
+    `unlabelled` names bones that are in view but not labeled; the loss leaves them out. Raises BadInput if they are
     not in the table, or if the folder belongs to another joint or lists other bones.
     """
     grid = gridOf(volume)

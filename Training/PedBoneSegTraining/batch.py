@@ -12,7 +12,7 @@ class Batch:
     images: float [n, C, H, W], normalized by the runtime's own function
     labels: int64 [n, H, W], 0 background, else the *position* of the bone in the domain's table, from 1
     known:  bool [n, 1 + bones]; False: nobody drew this bone in this case, so its pixels hide in the background and
-            must not be learnt as such. Channel 0 is always True
+            must not be learned as such. Channel 0 is always True
     cases:  a name per sample, for messages
     """
 

@@ -43,7 +43,7 @@ class Bank:
         start = 0
         for case in cases:
             stacks = []
-            for stack in stacks_of(case.volume, replace(settings, context=0)):  # neighbours are looked up
+            for stack in stacks_of(case.volume, replace(settings, context=0)):  # neighbors are looked up
                 if not len(stack.occupied):
                     continue
                 stacks.append(len(table))

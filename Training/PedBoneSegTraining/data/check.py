@@ -220,7 +220,7 @@ def _touching(one: np.ndarray, other: np.ndarray, box) -> float:
 
 
 def _never_drawn(dataset: Dataset, name: str, counts: dict[str, int]) -> list[Finding]:
-    """A bone without a voxel in the whole data set would be learnt as background."""
+    """A bone without a voxel in the whole data set would be learned as background."""
     return [
         Finding("error", "empty", name, "", f"the {bone} has no voxel in any case: declare it unlabelled")
         for bone, count in counts.items()
@@ -235,7 +235,7 @@ def _twice(images: dict[str, list[tuple[str, str]]]) -> list[Finding]:
             "twice",
             *places[0],
             f"the same image as {' and '.join('/'.join(each) for each in places[1:])}"
-            ": one exam could be learnt from and judged by",
+            ": one exam could be learned from and judged by",
         )
         for places in images.values()
         if len(places) > 1

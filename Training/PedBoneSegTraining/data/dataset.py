@@ -9,7 +9,7 @@ readers ignore it, and without it the configuration names the joint. `splits.jso
 list of {"train": [case], "val": [case]}, is honored.
 
 Bones are matched by name (upper and lower case, `_` and spaces alike). A bone that `dataset.json` does not name was
-drawn by nobody: it counts as unlabelled in every case. A label that the joint's table does not have becomes background.
+drawn by nobody: it counts as unlabeled in every case. A label that the joint's table does not have becomes background.
 """
 
 import hashlib
@@ -99,9 +99,9 @@ def read_dataset(folder: str | Path, joint: str = "", domain: str = "", table: J
     cases = _find_cases(folder, ending, ours, table, missing)
     notices = []
     if foreign:
-        notices.append(f"the table of the {joint} lacks {', '.join(foreign)}: learnt as background")
+        notices.append(f"the table of the {joint} lacks {', '.join(foreign)}: learned as background")
     if missing:
-        notices.append(f"dataset.json does not name {', '.join(sorted(missing))}: counted as unlabelled in every case")
+        notices.append(f"dataset.json does not name {', '.join(sorted(missing))}: counted as unlabeled in every case")
     if described.get("numTraining", len(cases)) != len(cases):
         notices.append(f"dataset.json promises {described['numTraining']} cases, {len(cases)} are there")
     return Dataset(
@@ -232,7 +232,7 @@ def _match_labels(folder: Path, labels, table: JointTable) -> tuple[dict[int, in
         if not isinstance(value, int) or value < 0 or value > 65535 or name == "ignore":
             raise BadInput(
                 f"{folder}/dataset.json: label {name!r} = {value!r} is not one value for one bone",
-                "regions and ignore labels are not supported; name unlabelled bones in pedboneseg.unlabelled",
+                "regions and ignore labels are not supported; name unlabeled bones in pedboneseg.unlabelled",
             )
         if value == 0:
             continue
@@ -287,7 +287,7 @@ def _bones(folder: Path, case: str, bones: list[str], table: JointTable) -> froz
     by_name = {_normalized(name): name for name in table.names}
     for bone in bones:
         if _normalized(bone) not in by_name:
-            raise BadInput(f"{folder}/dataset.json: {bone!r}, unlabelled in {case}, is not in the table", "correct it")
+            raise BadInput(f"{folder}/dataset.json: {bone!r}, unlabeled in {case}, is not in the table", "correct it")
     return frozenset(by_name[_normalized(bone)] for bone in bones)
 
 

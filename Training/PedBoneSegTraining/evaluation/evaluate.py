@@ -3,7 +3,7 @@
 The table on the screen has a line a bone: means over the exams where the bone is in view, and beside them the number of
 those exams, how many of them the prediction lacks (`missing`: Dice 0, no distance) and in how many others it found the
 bone where there is none (`spurious`). The CSV has a line per bone and exam; an empty field is a measure that does not
-exist there. Bones that nobody labelled in an exam are not scored in it.
+exist there. Bones that nobody labeled in an exam are not scored in it.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class ExamScores:
-    """One exam's bones by name, in label order; bones that are not labelled in it are not there."""
+    """One exam's bones by name, in label order; bones that are not labeled in it are not there."""
 
     exam: str
     bones: dict[str, BoneScore]

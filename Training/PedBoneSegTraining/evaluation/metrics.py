@@ -9,7 +9,7 @@
     surface Dice  share of both surfaces' voxels that lie within TOLERANCE of the other surface
     RAVD          | |P| − |R| | / |R|
 
-P is the prediction, R the reference. A surface is the set of a mask's voxels that have one of their six neighbours
+P is the prediction, R the reference. A surface is the set of a mask's voxels that have one of their six neighbors
 outside it (outside the volume counts), and a distance is taken between voxel centers. Tools that weigh voxels by
 surface area, or place the surface between voxels, give an ASSD some 10 to 20 % smaller on the same masks.
 
@@ -86,7 +86,7 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask)  # six neighbours; beyond the edge is outside
+    return mask & ~ndimage.binary_erosion(mask)  # six neighbors; beyond the edge is outside
 
 
 def score_exam(

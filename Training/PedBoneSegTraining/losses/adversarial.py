@@ -11,7 +11,7 @@ network's side only, D learns at its own rate.
 ŷ is the softmax. A reference mask is one-hot, which alone would give it away, so both are first averaged over 4×4
 pixels: along its edge a reference is then as fractional as a prediction. D has an input layer per domain and shares the
 rest (strided convolutions without normalization, whose statistics would tell the two kinds of mask apart); it judges
-patches, one logit per 64×64 pixels or so. Images with an unlabelled bone have no reference mask and take no part.
+patches, one logit per 64×64 pixels or so. Images with an unlabeled bone have no reference mask and take no part.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,17 @@
-"""Cross-entropy + soft Dice, with the bones that nobody labelled left open.
+"""Cross-entropy + soft Dice, with the bones that nobody labeled left open.
 
-In a case where bone u is unlabelled, a background label says "background, or u". The softmax is therefore summed over
-the background and the unlabelled bones before anything is compared,
+In a case where bone u is unlabeled, a background label says "background, or u". The softmax is therefore summed over
+the background and the unlabeled bones before anything is compared,
 
-    p'_0 = p_0 + Σ_{u unlabelled} p_u,        p'_b = p_b for the labelled bones b,
+    p'_0 = p_0 + Σ_{u unlabeled} p_u,        p'_b = p_b for the labeled bones b,
 
 and the cross-entropy is −log p'_label. Where the label is background, how p'_0 divides between the background and u is
-the network's own affair: u is learnt neither as background nor as bone, what the other cases taught about it is not
+the network's own affair: u is learned neither as background nor as bone, what the other cases taught about it is not
 contradicted, and a network that is undecided stays so (the gradient follows the present shares, which sharpens a belief
-that is there). Where the label is another bone, u is pushed down, as it should be. Dice is over labelled bones alone.
+that is there). Where the label is another bone, u is pushed down, as it should be. Dice is over labeled bones alone.
 
     CE   = mean over all pixels of the domain's sub-batch
-    Dice = mean over bones b of  1 − (2 Σ p_b y_b + 1) / (Σ p_b + Σ y_b + 1),   sums over the images where b is labelled
+    Dice = mean over bones b of  1 − (2 Σ p_b y_b + 1) / (Σ p_b + Σ y_b + 1),   sums over the images where b is labeled
 
 The sums run over the whole sub-batch, not per image: most slices lack most bones, and a bone absent from a slice is no
 reason for a full loss. The 1 is one pixel: a bone absent from the whole sub-batch and not predicted costs nothing. The
@@ -76,7 +76,7 @@ def segmentation_loss(
     """(cross-entropy, Dice loss) of one domain's sub-batch, in float32 at least.
 
     logits [n, 1 + bones, H, W], labels [n, H, W] (0 background), known bool [n, 1 + bones]. A pixel that carries the
-    label of a bone declared unlabelled counts as background-or-unlabelled. Without a labelled bone the Dice loss is 0.
+    label of a bone declared unlabeled counts as background-or-unlabeled. Without a labeled bone the Dice loss is 0.
     """
     log_p = F.log_softmax(logits, 1, dtype=torch.promote_types(logits.dtype, torch.float32))
     open_ = ~known

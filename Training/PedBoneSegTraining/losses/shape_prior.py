@@ -8,7 +8,7 @@ trained first, on reference masks alone, to reproduce them (the segmentation los
 
 with ŷ the softmax (an argmax has no gradient), E in evaluation mode with its running statistics, the gradient through ŷ
 alone. dim is the number of elements of an image's code, so λ means the same at every image size. Images with an
-unlabelled bone have no reference mask: they take no part, here and in the auto-encoder's training.
+unlabeled bone have no reference mask: they take no part, here and in the auto-encoder's training.
 
 The code (`code` channels at 1/32 of the resolution: 1024 numbers for 256×256 pixels) has no skip connection around it;
 that, not noise or dropout, is what confines it to shapes. (What the publications leave open; our choice.)
@@ -146,7 +146,7 @@ def shape_distance(autoencoder: ShapeAutoencoder, pairs: dict[str, tuple[Tensor,
 
 
 def complete_masks(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(softmax, one-hot reference), both [m, 1 + bones, H, W], of the m images all of whose bones are labelled."""
+    """(softmax, one-hot reference), both [m, 1 + bones, H, W], of the m images all of whose bones are labeled."""
     complete = batch.known.all(1)
     predicted = torch.softmax(logits[complete], 1, dtype=torch.promote_types(logits.dtype, torch.float32))
     return predicted, _one_hot(batch.labels[complete], batch, predicted.dtype)

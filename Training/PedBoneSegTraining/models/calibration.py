@@ -3,7 +3,7 @@ error that the review goes by; all from exams that the training never used.
 
 Measures are taken over the voxels in the foreground's box, dilated by BOX_MM: over whole volumes, air and distant
 muscle would drown what matters. Predictions are those before post-processing, on the exam's own voxels, where the
-network looked. Exams in which a bone is unlabelled are left out: nobody knows what is right in them.
+network looked. Exams in which a bone is unlabeled are left out: nobody knows what is right in them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -201,7 +201,7 @@ def fit_review(exams: Iterable[Judged]) -> Calibration:
 
 
 def rising(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The nearest sequence that never falls, by weighted squares: neighbours out of order are pooled."""
+    """The nearest sequence that never falls, by weighted squares: neighbors out of order are pooled."""
     blocks: list[list[float]] = []  # mean, weight, length
     for value, weight in zip(values, weights, strict=True):
         blocks.append([float(value), float(weight), 1])

@@ -22,7 +22,7 @@ Loader = Callable[[], LoadedCase]
 @dataclass(frozen=True)
 class Exams:
     """A domain's exams, each as a function that loads it. Only `reserved` were kept from every choice of the training;
-    `validation` were looked at; `train` were learnt from."""
+    `validation` were looked at; `train` were learned from."""
 
     train: tuple[Loader, ...] = ()
     validation: tuple[Loader, ...] = ()
@@ -30,7 +30,7 @@ class Exams:
 
     @property
     def proof(self) -> Loader | None:
-        """One exam to compare labels on; whether it was learnt from does not matter there."""
+        """One exam to compare labels on; whether it was learned from does not matter there."""
         return next(iter((*self.train, *self.validation, *self.reserved)), None)
 
 

@@ -54,7 +54,7 @@ def best_share(dice: np.ndarray) -> float:
 
 
 def mean_dice(labels: np.ndarray, case: LoadedCase, table: JointTable) -> float:
-    """Over the bones that are in view and labelled; NaN where there is none."""
+    """Over the bones that are in view and labeled; NaN where there is none."""
     scores = []
     for bone, known in zip(table.bones, case.known[1:], strict=True):
         truth, found = case.labels == bone.label, labels == bone.label

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="the model's name (default: the run's)")
     parser.add_argument("--model-version", default="1", metavar="V", help="its version (default: 1)")
-    parser.add_argument("--licence", default="not stated", help="its licence, which depends on the data")
+    parser.add_argument("--licence", default="not stated", help="its license, which depends on the data")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
         "--synthetic-reserve",

@@ -21,7 +21,7 @@ def cohort(
     name: str, joint: str, count: int, cache: Path | None = None, shapes: AnatomySource | None = None
 ) -> Iterator[LoadedCase]:
     """The first exams of a frozen cohort, in the size that training sees; made once where there is a `cache` folder.
-    Their bones are modelled, or those of `shapes`."""
+    Their bones are modeled, or those of `shapes`."""
     source = shapes or Parametric()
     recipe = COHORTS[name].recipe(joint, (source,))
     for i in range(min(count, COHORTS[name].exams)):

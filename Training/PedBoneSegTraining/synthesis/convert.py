@@ -3,7 +3,7 @@
     python -m PedBoneSegTraining.synthesis.convert SHAPES OUT [--atlas ATLAS]
 
 SHAPES holds the folders that `subjects` names below (docs/synthesis.md says where each comes from); those that are not
-there are left out. Every bone is turned, shifted and scaled onto the modelled adult's, and sampled.
+there are left out. Every bone is turned, shifted and scaled onto the modeled adult's, and sampled.
 
 Who may be trained on: of a source with six people or more, those are kept out of all training for whom SHA-256 of the
 name, as a number, is divisible by three, and those in `UNSEEN_PEOPLE`; of smaller ones nobody, unless it is one of
@@ -46,8 +46,8 @@ AWAY = {  # (bone laid first, bone of a later group): which way the second lies
 }
 FEWEST_TO_SPLIT = 6
 UNSEEN_PEOPLE = ("LLP_s18", "LLP_s22", "LLP_s25", "LLP_s23")  # to make it a third; s23 has the patella of s09
-UNSEEN_SOURCES = ("bodyparts3d_severus",)  # its licence is unclear: an unseen person in tests, never trained on
-LICENCES = {  # folder → licence, credit line
+UNSEEN_SOURCES = ("bodyparts3d_severus",)  # its license is unclear: an unseen person in tests, never trained on
+LICENCES = {  # folder → license, credit line
     "lenz_talocrural_CC0": ("CC0 1.0", "Lenz Lab, University of Utah, TalocruralShapeModeling"),
     "lenz_JMA_CC0": ("CC0 1.0", "Lenz Lab, University of Utah, JMA"),
     "map_LLP26_MPL2": ("MPL-2.0", "Musculoskeletal Atlas Project, Auckland Bioengineering Institute (LLP26)"),
@@ -186,7 +186,7 @@ def is_unseen(subject: Subject, everybody: list[Subject]) -> bool:
 
 
 def convert(subject: Subject, shapes: Path) -> tuple[dict[str, Field], dict[str, float]]:
-    """Fields of the subject's bones in the model's local millimetres, and each bone's size against the model's."""
+    """Fields of the subject's bones in the model's local millimeters, and each bone's size against the model's."""
     torch.set_num_threads(1)
     meshes = {bone: _read(shapes, shape, subject) for bone, shape in subject.bones.items()}
     models = {bone.name: bone for bone in JOINTS[subject.joint].build(average_parameters(subject.joint)).bones}
@@ -263,7 +263,7 @@ def _surface(path: Path, label: int) -> tuple[np.ndarray, np.ndarray]:
 def lay_onto(
     points: dict[str, np.ndarray], models: dict[str, Bone], joint: str, scale: float | None = None
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """(scale, turn, shift) that lay a joint's bones onto the modelled adult's: model = scale · turn · point + shift.
+    """(scale, turn, shift) that lay a joint's bones onto the modeled adult's: model = scale · turn · point + shift.
 
     The scale is the bones' extents against the model's near the joint, the rest the least distance of the bones'
     surfaces to the model's. A given `scale` is kept.
@@ -293,7 +293,7 @@ def lay_onto(
 
 
 def _near_extent(bone: Bone, joint: str, anchor: str) -> tuple[np.ndarray, np.ndarray]:
-    """The modelled bone's box; of a long bone the 60 mm next to the joint."""
+    """The modeled bone's box; of a long bone the 60 mm next to the joint."""
     low, high = modelled_extent(joint, anchor)
     if anchor in LONG:
         if bone.high[2] > -bone.low[2]:

@@ -95,7 +95,7 @@ def spectrum(looked: Looked) -> np.ndarray:
 
 
 def texture(looked: Looked) -> np.ndarray:
-    """In the flat half of the body: spread within 5 × 5 pixels (log), and how alike neighbours are there."""
+    """In the flat half of the body: spread within 5 × 5 pixels (log), and how alike neighbors are there."""
     mean, square = (ndimage.uniform_filter(one, (0, 5, 5)) for one in (looked.images, looked.images**2))
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     inner = ndimage.binary_erosion(looked.body, np.ones((1, 5, 5)))

@@ -2,7 +2,7 @@
 
     python -m PedBoneSegTraining.synthesis.samples PedBoneSegLib/samples --thumbnails PedBoneSeg/Resources/Icons
 
-Modelled bones alone, so that everyone can make them again; the protocols are everyday ones, with mild faults.
+Modeled bones alone, so that everyone can make them again; the protocols are everyday ones, with mild faults.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Synthetic joints of children: labelled 3-D maps of bones and what surrounds them."""
+"""Synthetic joints of children: labeled 3-D maps of bones and what surrounds them."""
 
 from . import ankle, calf, elbow, hip, knee, shoulder, thigh
 from .model import OTHER_BONE, Anatomy

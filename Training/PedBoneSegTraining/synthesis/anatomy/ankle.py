@@ -1,6 +1,6 @@
 """The ankle: tibia, fibula, talus, calcaneus; the bones of the midfoot and metatarsal shafts beside them.
 
-Local millimetres of an adult's left ankle: x lateral, y anterior, z up, the top of the talar dome at the origin.
+Local millimeters of an adult's left ankle: x lateral, y anterior, z up, the top of the talar dome at the origin.
 Talus 58 mm long, calcaneus 80, plafond 42 wide; the foot hangs at a right angle to the shank before it is posed.
 """
 
@@ -19,9 +19,9 @@ NEIGHBORS = ("fibula",)  # in view, not in the joint's table
 FIELD = (124.0, 176.0, 160.0)
 CENTER = (0.0, 14.0, -10.0)
 LENGTH = 240.0
-DOME = np.array([0.0, 0.0, -20.0])  # the talar dome's centre, about which the foot turns
+DOME = np.array([0.0, 0.0, -20.0])  # the talar dome's center, about which the foot turns
 
-# midfoot: name, centre, half sizes, rounding, turn about z
+# midfoot: name, center, half sizes, rounding, turn about z
 TARSALS = {
     "navicular": ((-11, 40, -20), (18, 7.5, 13), 6.5, -14),
     "cuboid": ((13, 43, -37), (12.5, 15, 11), 7, 8),

@@ -56,7 +56,7 @@ def assemble(joint: Joint, names: tuple[str, ...], parameters: dict, space: Spac
 
 
 def space_for(parameters: dict, device, spacing: float | None = None) -> Space:
-    """The exam's field of view; `spacing` in millimetres overrides the drawn one."""
+    """The exam's field of view; `spacing` in millimeters overrides the drawn one."""
     spacing = spacing or parameters["field"]["spacing_mm"]
     size = tuple(max(8 * round(e / spacing / 8), 16) for e in parameters["field"]["extent_mm"])
     return Space(size, spacing, tuple(parameters["center_mm"]), torch.device(device))

@@ -1,6 +1,6 @@
 """The elbow: humerus, ulna, radius. Never trained on: for tests of detection and the story of a new joint.
 
-Adult millimetres of a left elbow, the middle of the hinge at the origin, the arm straight: x lateral (radius), y
+Adult millimeters of a left elbow, the middle of the hinge at the origin, the arm straight: x lateral (radius), y
 anterior, z up.
 """
 

@@ -68,7 +68,7 @@ def shaft_width(age: float) -> float:
 
 
 def plate_thickness(age: float) -> float:
-    """Millimetres, as MR shows it (the plate and the zone of provisional calcification)."""
+    """Millimeters, as MR shows it (the plate and the zone of provisional calcification)."""
     return float(np.interp(age, (2, 8, 14, 17), (2.2, 1.6, 1.1, 0.8)))
 
 
@@ -78,7 +78,7 @@ def cartilage_thickness(age: float) -> float:
 
 
 def rim(center: str, bone_age: float, size: float) -> float | None:
-    """Millimetres of cartilage that still surround the ossified part; None before the center appears."""
+    """Millimeters of cartilage that still surround the ossified part; None before the center appears."""
     c = CENTERS[center]
     if bone_age < c.appears:
         return None
@@ -93,7 +93,7 @@ def is_open(center: str, bone_age: float) -> bool:
 def ossify(body: Body, center: str | None, bone_age: float, size: float, thickness: float, voxel: float):
     """→ (signed distance of the ossified bone, height above the nearest open plate's middle or None), mm.
 
-    `body` is in millimetres of the child, sampled every `voxel` mm. An end whose center has not appeared is cut off at
+    `body` is in millimeters of the child, sampled every `voxel` mm. An end whose center has not appeared is cut off at
     its plate; one that has is its own shape less the rim, which begins softly at the plate, as the bevelled epiphyses
     of children do.
     """

@@ -1,6 +1,6 @@
 """The hip: femur and pelvis. Never trained on: for tests of detection and the story of a new joint.
 
-Adult millimetres of a left hip, the femoral head's centre at the origin: x lateral, y anterior, z up.
+Adult millimeters of a left hip, the femoral head's center at the origin: x lateral, y anterior, z up.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The knee: femur, tibia, patella, fibula, and what surrounds them.
 
-Local millimetres of an adult's left knee: x lateral, y anterior, z up, the joint line at z = 0. The sizes are those of
+Local millimeters of an adult's left knee: x lateral, y anterior, z up, the joint line at z = 0. The sizes are those of
 anatomy texts: condyles 80 mm wide and 62 deep, plateau 76 by 50, patella 44 by 44 by 22.
 """
 
@@ -13,7 +13,7 @@ from .shapes import Points, capsule, common, cut, disc, ellipsoid, profile, rota
 from .strands import Weaver
 from .tissues import Tissue as T
 
-PIVOT = np.array([0.0, -12.0, 23.0])  # the femoral condyles' centre, about which the tibia turns
+PIVOT = np.array([0.0, -12.0, 23.0])  # the femoral condyles' center, about which the tibia turns
 REST = {"flexion": 0.0}  # the pose in which shapes from elsewhere are expected
 ANCHOR = ("femur", -10.0, 34.0)  # the bone, between two heights, by which they are fitted
 BONES = ("femur", "tibia", "fibula", "patella")
@@ -136,7 +136,7 @@ def fibula(p: Points, k: dict) -> Body:
 
 
 def patella(p: Points, k: dict) -> Body:
-    """About its own centre."""
+    """About its own center."""
     bone = ellipsoid(p, (0, -1, 3), (22.5, 11.5, 19.5))
     bone = union(bone, ellipsoid(p, (0, 2, -14), (10, 7, 9)), 14)
     bone = common(bone, ellipsoid(p, (0, -28, 0), (42, 37, 50)), 5)  # the flat front

@@ -18,7 +18,7 @@ from .sampled import Field, fit, neutral_frames, shaft_end
 
 
 def load(path: Path, joint: str, labels: dict[str, int] | None = None, side: str = "right") -> dict[str, Field]:
-    """Distance fields of the file's bones, in the local millimetres of the joint's model."""
+    """Distance fields of the file's bones, in the local millimeters of the joint's model."""
     module = JOINTS[joint]
     labels = labels or {n: k for k, n in enumerate(module.BONES, start=1)}
     try:

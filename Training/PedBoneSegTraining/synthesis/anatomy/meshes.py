@@ -28,7 +28,7 @@ def joints_in(folder: Path) -> tuple[str, ...]:
 
 
 def load(folder: Path, joint: str) -> dict[str, Field]:
-    """Distance fields of a joint's bones, in the local millimetres of the joint's model."""
+    """Distance fields of a joint's bones, in the local millimeters of the joint's model."""
     poses = _poses(folder)
     if joint not in poses:
         raise BadInput(f"{folder / 'poses.json'}: no joint {joint}", "name one of " + ", ".join(joints_in(folder)))

@@ -14,11 +14,11 @@ OTHER_BONE = 100  # labels above: bones in view that are not in the joint's tabl
 
 @dataclass
 class Anatomy:
-    """One exam's labelled map. Arrays are [x, y, z] with x to the left, y to the back, z up (LPS), isotropic."""
+    """One exam's labeled map. Arrays are [x, y, z] with x to the left, y to the back, z up (LPS), isotropic."""
 
     joint: str
     tissue: torch.Tensor  # uint8, values of Tissue
-    bones: torch.Tensor  # uint8: 0 none, 1..n the joint's table, above OTHER_BONE a neighbour
+    bones: torch.Tensor  # uint8: 0 none, 1..n the joint's table, above OTHER_BONE a neighbor
     depth: torch.Tensor  # float32 mm: distance to the nearest bone's outer surface, negative inside, within ±12
     group: torch.Tensor  # uint8: which muscle (1, 2, …) a voxel of muscle belongs to, 0 none
     spacing_mm: float
@@ -27,13 +27,13 @@ class Anatomy:
 
     @property
     def labels(self) -> torch.Tensor:
-        """`bones` as a training target: neighbours are background."""
+        """`bones` as a training target: neighbors are background."""
         return torch.where(self.bones > OTHER_BONE, 0, self.bones)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a bone is: world = origin + rotation @ (scale * local), millimetres."""
+    """Where a bone is: world = origin + rotation @ (scale * local), millimeters."""
 
     rotation: np.ndarray
     origin: np.ndarray
@@ -71,7 +71,7 @@ class Body:
 @dataclass(frozen=True)
 class Bone:
     name: str
-    shape: Callable[[Points], Body]  # local points, adult millimetres
+    shape: Callable[[Points], Body]  # local points, adult millimeters
     frame: Frame
     low: tuple[float, float, float]  # a local box around the bone
     high: tuple[float, float, float]
@@ -81,7 +81,7 @@ class Bone:
 
 @dataclass(frozen=True)
 class Strand:
-    """A muscle, tendon, ligament, vessel or nerve: a soft stick along a curve, in world millimetres."""
+    """A muscle, tendon, ligament, vessel or nerve: a soft stick along a curve, in world millimeters."""
 
     tissue: Tissue
     path: np.ndarray  # [n, 3]

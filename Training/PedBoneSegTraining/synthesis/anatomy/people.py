@@ -1,13 +1,13 @@
 """Bones of many people: a folder with one file a person, converted beforehand so that drawing needs no mesh library.
 
-A file is `NAME.npz`. Its arrays "JOINT.BONE" are distances to the bone's surface in the modelled bone's own millimetres
+A file is `NAME.npz`. Its arrays "JOINT.BONE" are distances to the bone's surface in the modeled bone's own millimeters
 (int8, steps of 0.2 mm, [x, y, z]); its text "about" is JSON:
 
     {"person": …, "sources": […], "licences": [[licence, credit], …], "unseen": false, "age": null,
      "bones": {"knee.femur": {"origin": [x, y, z], "spacing": 1.1, "cut": [false, true], "size": 0.97}, …}}
 
-`size` is the person's bone against the modelled adult's, `age` is in years (null: an adult). The stored shapes are of
-the modelled adult's size, so growth starts from there whoever the person was.
+`size` is the person's bone against the modeled adult's, `age` is in years (null: an adult). The stored shapes are of
+the modeled adult's size, so growth starts from there whoever the person was.
 
 `python -m PedBoneSegTraining.synthesis.convert` makes such a folder.
 """

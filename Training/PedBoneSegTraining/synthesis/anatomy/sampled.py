@@ -1,7 +1,7 @@
-"""Bones from elsewhere (meshes, label maps) as shapes beside the modelled ones.
+"""Bones from elsewhere (meshes, label maps) as shapes beside the modeled ones.
 
-A bone becomes a sampled distance field in the local millimetres of the joint's own modelled bone, so that pose, growth
-plates, cartilage and soft tissue are the same mechanism for every source, and bones can be blended with modelled ones.
+A bone becomes a sampled distance field in the local millimeters of the joint's own modeled bone, so that pose, growth
+plates, cartilage and soft tissue are the same mechanism for every source, and bones can be blended with modeled ones.
 """
 
 from dataclasses import dataclass, replace
@@ -21,10 +21,10 @@ LONG = {"femur", "tibia", "fibula", "humerus", "radius", "ulna"}
 
 @dataclass
 class Field:
-    """Signed distance in millimetres on a regular grid of a bone's local coordinates (x lateral, y anterior, z up)."""
+    """Signed distance in millimeters on a regular grid of a bone's local coordinates (x lateral, y anterior, z up)."""
 
     distance: torch.Tensor  # [x, y, z]
-    origin: np.ndarray  # centre of voxel 0
+    origin: np.ndarray  # center of voxel 0
     spacing: np.ndarray
     cut: tuple[bool, bool] = (False, False)  # the bone goes on beyond the lowest, the highest plane
     shaft: float = 1.0  # width of the subject's shaft against the bone's ends, as a part of an adult's
@@ -34,7 +34,7 @@ class Field:
         spacing = np.asarray(spacing, float)
         outside = ndimage.distance_transform_edt(~mask, spacing)
         inside = ndimage.distance_transform_edt(mask, spacing)
-        half = spacing.min() / 2  # the surface lies between the voxels' centres
+        half = spacing.min() / 2  # the surface lies between the voxels' centers
         signed = np.where(mask, half - inside, outside - half)
         signed = ndimage.gaussian_filter(signed, smooth_mm / spacing, mode="nearest").astype(np.float32)
         return cls(torch.from_numpy(signed), np.asarray(origin, float), spacing, tuple(cut))
@@ -75,7 +75,7 @@ def average_parameters(joint: str) -> dict:
 
 
 def modelled_extent(joint: str, bone_name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Bounding box, joint millimetres, of a bone of the model; without a name of the anchor, between its heights."""
+    """Bounding box, joint millimeters, of a bone of the model; without a name of the anchor, between its heights."""
     bottom, top = -np.inf, np.inf
     if bone_name is None:
         bone_name, bottom, top = JOINTS[joint].ANCHOR
@@ -114,7 +114,7 @@ def neutral_frames(joint: str) -> dict[str, Frame]:
 
 
 def with_fields(joint: Joint, fields: dict[str, Field], parameters: dict) -> Joint:
-    """The modelled joint with some bones' shapes taken from fields, blended with the modelled shape."""
+    """The modeled joint with some bones' shapes taken from fields, blended with the modeled shape."""
     blend, thin = parameters["blend"], parameters["shaft"]
     bones = []
     for bone in joint.bones:
@@ -139,7 +139,7 @@ def _mixed(bone: Bone, field: Field, blend: float, thin: float, long: bool):
 
     def shape(p) -> Body:
         q = p
-        if aside is not None:  # the modelled shaft is bent to where the other one was cut
+        if aside is not None:  # the modeled shaft is bent to where the other one was cut
             share = step(p[2] if height > 0 else -p[2], 0.3 * abs(height), abs(height))
             q = (p[0] - float(aside[0]) * share, p[1] - float(aside[1]) * share, p[2])
         model = bone.shape(q)
@@ -148,7 +148,7 @@ def _mixed(bone: Bone, field: Field, blend: float, thin: float, long: bool):
             wider = 1 / (1 + (thin / field.shaft - 1) * step(inward, 5, 60))
             p = (p[0] * wider, p[1] * wider, p[2])
         share = torch.full_like(p[2], blend)
-        if long and field.cut[0]:  # beyond the cut the modelled shaft goes on
+        if long and field.cut[0]:  # beyond the cut the modeled shaft goes on
             share = torch.maximum(share, 1 - step(p[2], float(field.low[2]) - 25, float(field.low[2]) + 8))
         if long and field.cut[1]:
             share = torch.maximum(share, step(p[2], float(field.high[2]) - 8, float(field.high[2]) + 25))

@@ -1,4 +1,4 @@
-"""Signed distances (negative inside, millimetres) of the solids that bones are modelled from.
+"""Signed distances (negative inside, millimeters) of the solids that bones are modeled from.
 
 Every function takes points p, a sequence of three tensors (x, y, z), and returns a tensor. Distances are exact or
 first-order right near the surface, which is what cortex, cartilage and joint space are measured with.
@@ -40,7 +40,7 @@ def ellipsoid(p: Points, center, radii, turn: np.ndarray | None = None) -> torch
     q = turned(p, turn, center)
     k0 = length(*(q[i] / radii[i] for i in range(3)))
     k1 = length(*(q[i] / radii[i] ** 2 for i in range(3)))
-    return torch.where(k0 < 0.3, (k0 - 1) * min(radii), k0 * (k0 - 1) / k1)  # the quotient is void at the centre
+    return torch.where(k0 < 0.3, (k0 - 1) * min(radii), k0 * (k0 - 1) / k1)  # the quotient is void at the center
 
 
 def ball(p: Points, center, radius: float) -> torch.Tensor:
@@ -88,7 +88,7 @@ def profile(where: torch.Tensor, knots: Sequence[float], values: Sequence[float]
 
 
 def tube(p: Points, knots, x, y, a, b, bottom: float, top: float, power: float = 2.0) -> torch.Tensor:
-    """A shaft along z: at the heights `knots` its section is centred at (x, y) with half axes (a, b).
+    """A shaft along z: at the heights `knots` its section is centered at (x, y) with half axes (a, b).
 
     The section is an ellipse for power 2, squarer above; between the knots its curves are smooth.
     """
@@ -104,7 +104,7 @@ def tube(p: Points, knots, x, y, a, b, bottom: float, top: float, power: float =
 
 
 def union(a: torch.Tensor, b: torch.Tensor, k: float = 0.0) -> torch.Tensor:
-    """Union, its seam filled over about k millimetres."""
+    """Union, its seam filled over about k millimeters."""
     if k <= 0:
         return torch.minimum(a, b)
     h = (k - (a - b).abs()).clamp(min=0)
@@ -112,7 +112,7 @@ def union(a: torch.Tensor, b: torch.Tensor, k: float = 0.0) -> torch.Tensor:
 
 
 def cut(a: torch.Tensor, b: torch.Tensor, k: float = 0.0) -> torch.Tensor:
-    """a without b, the new edge rounded over about k millimetres."""
+    """a without b, the new edge rounded over about k millimeters."""
     if k <= 0:
         return torch.maximum(a, -b)
     h = (k - (a + b).abs()).clamp(min=0)

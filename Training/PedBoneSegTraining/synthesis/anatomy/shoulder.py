@@ -1,7 +1,7 @@
 """The shoulder: humerus and scapula; clavicle, ribs, chest wall and lung beside them.
 
-Adult millimetres of a left shoulder, the humeral head's centre at the origin: x lateral, y anterior, z up. The scapula
-is modelled in its own plane (x lateral along the blade, y off its front, z up) and turned 35° forward. Head 47 mm
+Adult millimeters of a left shoulder, the humeral head's center at the origin: x lateral, y anterior, z up. The scapula
+is modeled in its own plane (x lateral along the blade, y off its front, z up) and turned 35° forward. Head 47 mm
 across, glenoid 36 by 27, blade 150 high and 3 thick.
 """
 

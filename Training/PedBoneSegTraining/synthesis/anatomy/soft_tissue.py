@@ -66,7 +66,7 @@ def outline(space: Space, p: torch.Tensor, strands: list[Strand], bones: torch.T
     """Distance to the deep fascia on level 2: muscles and bones wrapped up together."""
     wrap = bones
     for strand in strands:
-        if strand.tissue == Tissue.MUSCLE:  # drawn swollen, so that neighbours meet; the limb is not
+        if strand.tissue == Tissue.MUSCLE:  # drawn swollen, so that neighbors meet; the limb is not
             strand = replace(strand, radii=tuple(0.72 * r for r in strand.radii))
         if strand.tissue in (Tissue.MUSCLE, Tissue.TENDON, Tissue.LIGAMENT, Tissue.FAT):
             wrap = union(wrap, strand_distance(p, strand), k)
@@ -74,7 +74,7 @@ def outline(space: Space, p: torch.Tensor, strands: list[Strand], bones: torch.T
 
 
 def lumps(space: Space, parameters: dict) -> list[tuple[Tissue, Tissue | None, np.ndarray, np.ndarray, float]]:
-    """Round things that look like marrow: (inside, shell or None, centre, radii, roughness), world millimetres."""
+    """Round things that look like marrow: (inside, shell or None, center, radii, roughness), world millimeters."""
     soft, size = parameters["soft"], parameters["size"]
     d = Draw("lumps", soft["seed"])
     half = np.array(space.size) * space.spacing / 2

@@ -26,7 +26,7 @@ class AnatomySource(Protocol):
 
 
 class Parametric:
-    """Bones modelled in this package from spheres, sticks and curves."""
+    """Bones modeled in this package from spheres, sticks and curves."""
 
     name = "parametric"
 
@@ -43,7 +43,7 @@ class Parametric:
 
 
 class Sampled(Parametric):
-    """Modelled joints, some of whose bones have their shapes from elsewhere."""
+    """Modeled joints, some of whose bones have their shapes from elsewhere."""
 
     def __init__(self, name: str, load):
         self.name, self._load, self._fields = name, load, {}
@@ -63,7 +63,7 @@ class Sampled(Parametric):
 
 
 class People(Parametric):
-    """Modelled joints whose bones have the shapes of one of many people (people.py)."""
+    """Modeled joints whose bones have the shapes of one of many people (people.py)."""
 
     name = "people"
 

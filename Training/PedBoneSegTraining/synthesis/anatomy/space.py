@@ -2,7 +2,7 @@
 
 Four levels share one field of view: 0 is the final grid, 1 has half its resolution (bones, muscles), 2 a quarter
 (outline of the limb), 3 an eighth (bones as they shape the outline). A point is (lateral, anterior, superior) in
-millimetres from the joint's centre; array axes run lateral, *posterior*, superior, so that the finished array has the
+millimeters from the joint's center; array axes run lateral, *posterior*, superior, so that the finished array has the
 axes L, P, S of a left limb.
 """
 
@@ -33,7 +33,7 @@ class Space:
         return self.center[index] + (-positions if index == 1 else positions)
 
     def points(self, level: int) -> torch.Tensor:
-        """[3, x, y, z] coordinates of the voxel centres."""
+        """[3, x, y, z] coordinates of the voxel centers."""
         return torch.stack(torch.meshgrid(*(self.axis(i, level) for i in range(3)), indexing="ij"))
 
     def box(self, low, high, level: int) -> Box:
@@ -49,7 +49,7 @@ class Space:
         return tuple(slices)
 
     def noise(self, seed: int, cell: float | tuple[float, float, float], level: int, channels: int = 1) -> torch.Tensor:
-        """[channels, x, y, z] smooth noise, about ±1, whose bumps are some `cell` millimetres wide (cubic B-splines).
+        """[channels, x, y, z] smooth noise, about ±1, whose bumps are some `cell` millimeters wide (cubic B-splines).
 
         The lattice hangs in the field of view, not in the body.
         """
@@ -65,7 +65,7 @@ class Space:
 
 
 def _bspline(where: torch.Tensor, count: int) -> torch.Tensor:
-    """[count, len(where)] cubic B-spline weights; knot k's bump is centred at k - 1."""
+    """[count, len(where)] cubic B-spline weights; knot k's bump is centered at k - 1."""
     t = (where[None] - (torch.arange(count, device=where.device, dtype=torch.float32)[:, None] - 1)).abs()
     near = 2 / 3 - t**2 + t**3 / 2
     far = (2 - t).clamp(min=0) ** 3 / 6

@@ -8,7 +8,7 @@ from .tissues import Tissue
 
 
 class Weaver:
-    """Collects strands given as knots (bone, x, y, z, radius) in the bones' own adult millimetres.
+    """Collects strands given as knots (bone, x, y, z, radius) in the bones' own adult millimeters.
 
     Every strand is moved and swollen a little by the exam's own draw, and becomes a smooth curve of twice the knots.
     """
