@@ -84,7 +84,7 @@ def test_the_model_knows_what_it_is(lab, model):
         assert all(card.metrics["bones"][bone]["dice"] > 0.9 for bone in BONES)
         assert card.settings["pixel_mm"] == 2.0
     data = manifest.provenance["data"]["hock"]
-    assert [data[group] for group in ("train", "validation", "selection", "reserved")] == [2, 1, 0, 1]
+    assert [data[group] for group in ("train", "validation", "selection", "reserved")] == [3, 1, 0, 0]
     assert manifest.provenance["configuration"]["training.steps"] == 80
     for part in ("not a medical device", "upper bone", "CC0-1.0", "assd [mm]"):
         assert part in manifest.card
@@ -135,7 +135,7 @@ def test_storage_is_float32_where_float16_cannot_hold_the_weights(begun):
 
 
 def test_how_much_labels_may_change_by_rounding_is_for_the_user_to_say(begun, monkeypatch, capsys):
-    monkeypatch.setattr(export, "label_agreement", lambda *_: 0.9985)
+    monkeypatch.setattr(agreement, "label_agreement", lambda *_: 0.9985)
     assert agreement.choose_storage(begun).manifest.storage == "float32"
     assert agreement.choose_storage(replace(begun, agreement=0.9986)).manifest.storage == "float32"
     lenient = write_card(agreement.choose_storage(replace(begun, agreement=0.998)))
