@@ -20,6 +20,15 @@ thread less than there are cores.
 
     python Testing/benchmarks/inference_speed.py --threads 1 --rounds 9 --only request
 
+The same request is timed with a copy of the model without signatures, so without a verdict, and with a copy that mixes
+an exam's own normalization statistics into every domain's.
+
+Encoders: the whole folded network with each encoder that the bundled model might have, random weights, in float32 and,
+where this processor is faster with it, in bfloat16.
+
+With one thread, networks and encoders are timed by the processor's time, which other programs disturb less than the
+clock.
+
 Peak memory: a 512×512×256 volume, in a process of its own, from file to file.
 
 Gates: on the three samples, how far the bundled model's logits move when its normalization is folded into its filters,
@@ -36,18 +45,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from PedBoneSegLib.formats.reading import read_volume
+from PedBoneSegLib.inference.devices import faster_precisions
 from PedBoneSegLib.inference.passes import BATCH_PIXELS
 from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.inference.signature import spread_slices
 from PedBoneSegLib.inference.slices import SliceSettings, SliceStack
 from PedBoneSegLib.models import store
 from PedBoneSegLib.models.bundle import Bundle, write_bundle
+from PedBoneSegLib.network.config import DomainSpec, NetworkConfig
+from PedBoneSegLib.network.fold import fold
+from PedBoneSegLib.network.segmenter import build_network
 from PedBoneSegLib.program.demo import SAMPLE
 from PedBoneSegLib.program.segment import SegmentOptions, segment
 from PedBoneSegLib.program.session import Session
@@ -86,15 +100,34 @@ def networks(precision: torch.dtype) -> dict[str, tuple[torch.nn.Module, torch.T
     return {"ours": (own.eval(), images)}
 
 
+def compare_encoders(rounds: int) -> None:
+    domains = (DomainSpec("knee", "knee", ("femur", "tibia", "fibula", "patella")),)
+    kinds = [torch.float32]
+    if "bfloat16" in faster_precisions(torch.device("cpu")):
+        kinds.append(torch.bfloat16)
+    each = {}
+    for encoder in ("b0", "lite0", "lite1", "lite2"):
+        network = build_network(NetworkConfig(f"efficientnet-{encoder}", domains, in_channels=3))
+        for kind in kinds:
+            folded = fold(network, "knee").to(kind).to(memory_format=torch.channels_last)
+            images = torch.randn(BATCH, 3, SIDE, SIDE, dtype=kind).contiguous(memory_format=torch.channels_last)
+            each[f"EfficientNet-{encoder}", kind] = (folded, images)
+    times = milliseconds(each, rounds)
+    print("\n| encoder | number format | ms per slice: median (least – most) |\n|---|---|---|")
+    for (encoder, kind), found in times.items():
+        print(f"| {encoder} | {kind} | {statistics.median(found):.1f} ({min(found):.1f} – {max(found):.1f}) |")
+
+
 def milliseconds(each: dict, rounds: int) -> dict[str, list[float]]:
     times = {name: [] for name in each}
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     with torch.inference_mode():
         for number in range(rounds + 1):  # the first warms up
             for name, (network, images) in each.items():
-                began = time.perf_counter()
+                began = clock()
                 network(images)
                 if number:
-                    times[name].append(1000 * (time.perf_counter() - began) / BATCH)
+                    times[name].append(1000 * (clock() - began) / BATCH)
     return times
 
 
@@ -144,12 +177,14 @@ def compare_request(rounds: int) -> None:
     that has no signatures to give one by; in float32 and as the program chooses."""
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        names = ("exam.nii.gz", "labels.nii.gz", "unsigned.safetensors")
-        source, output, unsigned = (Path(folder, name) for name in names)
+        names = ("exam.nii.gz", "labels.nii.gz", "unsigned.safetensors", "exam-statistics.safetensors")
+        source, output, unsigned, adapting = (Path(folder, name) for name in names)
         write_exam(source)
         bundle = Bundle.load(store.resolve())
-        write_unsigned(unsigned, bundle)
-        sessions = {"with the verdict": (Session(), None), "without signatures": (Session(), str(unsigned))}
+        write_changed(unsigned, bundle, signature=None)
+        write_changed(adapting, bundle, exam_statistics=0.4)
+        models = {"with the verdict": None, "without signatures": unsigned, "with exam statistics": adapting}
+        sessions = {name: (Session(), path and str(path)) for name, path in models.items()}
         predictor = sessions["with the verdict"][0].model(None, "cpu").predictor
         stack = SliceStack(read_volume(source), SliceSettings.from_dict(bundle.manifest.domain("knee").settings))
         size = BATCH_PIXELS["cpu"] // int(np.prod(stack.shape))
@@ -161,7 +196,7 @@ def compare_request(rounds: int) -> None:
                 session.model(model, "cpu").predictor.precision = lambda device, precision=precision: precision
                 options = SegmentOptions(str(source), str(output), "knee", model, device="cpu", overwrite=True)
                 segment(session, options)  # warms up
-                works.append((segment, [session, options]))
+                works.append((partial(segment, session), [options]))
             seconds = np.array([[_seconds(*work) for work in works] for _ in range(rounds)])
             bare = seconds[:, 0]
             print(
@@ -178,10 +213,11 @@ def compare_request(rounds: int) -> None:
                 )
 
 
-def write_unsigned(path: Path, bundle: Bundle) -> None:
-    """The same model without signatures, as all models were before there were verdicts."""
-    cards = tuple(replace(card, signature=None) for card in bundle.manifest.domains)
-    tensors = {f"network.{name}": tensor for name, tensor in bundle.network().state_dict().items()}
+def write_changed(path: Path, bundle: Bundle, **changes) -> None:
+    """The same model with some fields of every domain's card changed."""
+    cards = tuple(replace(card, **changes) for card in bundle.manifest.domains)
+    without = "signature" in changes
+    tensors = {name: tensor for name, tensor in bundle.tensors.items() if name.startswith("network.") or not without}
     write_bundle(path, replace(bundle.manifest, domains=cards), tensors)
 
 
@@ -243,6 +279,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parts = {
         "networks": compare_networks,
+        "encoders": compare_encoders,
         "request": compare_request,
         "start": start_up,
         "large": large_volume,
