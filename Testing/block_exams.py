@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from exam_phantoms import write_volume
+from exam_phantoms import toml, write_volume
 
 from PedBoneSegLib.anatomy import Bone, Code, JointTable
 
@@ -49,3 +49,22 @@ def write_blocks(folder: Path, joint: str, exams: int, seed: int = 0, inverted: 
     )
     (folder / "table.csv").write_text(block_table(joint).to_csv())
     return folder
+
+
+def write_block_study(folder: Path, exams: dict[str, int], steps: int, checkpoint_every: int) -> Path:
+    """Data sets of so many exams of each joint, and a configuration that trains a tiny network on them."""
+    domains = {}
+    for joint, count in exams.items():
+        data = write_blocks(folder / joint, joint, count, seed=count)
+        domains[joint] = {"datasets": [str(data)], "table": str(data / "table.csv")}
+    table = {
+        "domains": domains,
+        "slices": {"pixel_mm": 2.0},
+        "network": {"architecture": "unet", "width": 4},
+        "data": {"patch": [64, 64], "validation": 0.0, "reserved": 0.0},
+        "training": {"steps": steps, "batch": 2, "learning_rate": 1e-2},
+        "run": {"checkpoint_every": checkpoint_every, "picture_every": 0, "device": "cpu"},
+    }
+    path = folder / "blocks.toml"
+    path.write_text(toml(table))
+    return path

@@ -13,8 +13,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from block_exams import write_blocks  # noqa: E402
-from exam_phantoms import toml  # noqa: E402
+from block_exams import write_block_study  # noqa: E402
 from one_node import OneNode  # noqa: E402
 
 STEPS = 600  # long enough for a job to be disturbed while it trains
@@ -23,7 +22,7 @@ PATIENCE = 900
 
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="pedboneseg-slurm-"))
-    config = write_study(folder)
+    config = write_block_study(folder, {"first": 4, "second": 3}, STEPS, checkpoint_every=20)
     command = [sys.executable, "-m", "PedBoneSegTraining", "crossval", str(config), "--folds", "2"]
     print("undisturbed, on this machine …", flush=True)
     subprocess.run([*command, "-o", str(folder / "local")], check=True, stdout=subprocess.DEVNULL)
@@ -54,27 +53,6 @@ def main() -> None:
     for name in ("scores.csv", "summary.csv"):
         assert (run / name).read_text() == (folder / "local" / name).read_text(), f"{name} differs; see {folder}"
     print(f"the same tables as undisturbed; training was resumed {restarts} times; logs in {folder}")
-
-
-def write_study(folder: Path) -> Path:
-    domains = {}
-    for joint, exams in (("first", 4), ("second", 3)):
-        data = write_blocks(folder / joint, joint, exams, seed=exams)
-        domains[joint] = {"datasets": [str(data)], "table": str(data / "table.csv")}
-    path = folder / "blocks.toml"
-    path.write_text(
-        toml(
-            {
-                "domains": domains,
-                "slices": {"pixel_mm": 2.0},
-                "network": {"architecture": "unet", "width": 8},
-                "data": {"patch": [64, 64], "validation": 0.0, "reserved": 0.0},
-                "training": {"steps": STEPS, "batch": 4, "learning_rate": 1e-2},
-                "run": {"checkpoint_every": 20, "picture_every": 0, "device": "cpu"},
-            }
-        )
-    )
-    return path
 
 
 def preempt(slurm: OneNode) -> None:

@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from block_exams import write_blocks
-from exam_phantoms import toml
+from block_exams import write_block_study
 from PedBoneSegTraining.crossval.study import CrossValidation
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -22,25 +21,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """Three exams of one joint, two of the other."""
-    root = tmp_path_factory.mktemp("crossval")
-    domains = {}
-    for joint, exams in (("first", 3), ("second", 2)):
-        folder = write_blocks(root / joint, joint, exams, seed=exams)
-        domains[joint] = {"datasets": [str(folder)], "table": str(folder / "table.csv")}
-    path = root / "blocks.toml"
-    path.write_text(
-        toml(
-            {
-                "domains": domains,
-                "slices": {"pixel_mm": 2.0},
-                "network": {"architecture": "unet", "width": 4},
-                "data": {"patch": [64, 64], "validation": 0.0, "reserved": 0.0},
-                "training": {"steps": 12, "batch": 2, "learning_rate": 1e-2},
-                "run": {"checkpoint_every": 4, "picture_every": 0, "device": "cpu"},
-            }
-        )
-    )
-    return path
+    folder = tmp_path_factory.mktemp("crossval")
+    return write_block_study(folder, {"first": 3, "second": 2}, steps=12, checkpoint_every=4)
 
 
 def command(config, folder, *more):
