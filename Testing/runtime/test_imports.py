@@ -24,9 +24,8 @@ TORCH_FREE = (
     "results.documents", "results.measure", "results.surfaces", "volume",
 )  # fmt: skip
 GUI_ROOMS = (
-    "__version__", "anatomy", "errors", "files", "formats", "models.store", "program.protocol", "results.columns",
-    "results.documents",
-    "volume",
+    "__version__", "anatomy", "errors", "files", "formats", "models.store", "program.batch", "program.protocol",
+    "results.columns", "results.documents", "volume",
 )  # fmt: skip
 FLOORS = (  # of the runtime, top to bottom: a file imports from its own room and from the floors below
     ("__main__", "pedboneseg"), ("program",), ("api",), ("results",), ("inference",), ("models",),
