@@ -125,6 +125,21 @@ def test_identity_leaves_out_where_things_lie_and_how_often_they_are_written():
     assert changes(same.identity(), other.identity()) == ["augmentation.gamma.strength was 0.5, now 0.1"]
 
 
+@pytest.mark.parametrize(
+    "name, off, unused",
+    [
+        ("gamma", {"share": 0.0}, {"strength": 0.1}),
+        ("flip", {"slices": 0.0, "columns": 0.0}, {}),
+        ("affine", {"rotation": 0.0, "scale": 0.0, "aspect": 0.0, "shift": 0.0}, {}),
+    ],
+)
+def test_settings_of_an_augmentation_that_is_off_are_not_part_of_the_identity(name, off, unused):
+    on, without = from_dict(study()), from_dict(study(augmentation={name: off}))
+    assert any(key.startswith(f"augmentation.{name}.") for key in on.identity())
+    assert not any(key.startswith(f"augmentation.{name}.") for key in without.identity())
+    assert from_dict(study(augmentation={name: off | unused})).hash() == without.hash() != on.hash()
+
+
 def test_the_resolved_configuration_reads_back_as_itself():
     config = from_dict(study(slices={"pixel_mm": 0.5}, augmentation={"flip": {"rows": 1.0}}))
     assert from_dict(config.to_dict()) == config

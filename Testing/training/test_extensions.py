@@ -230,23 +230,27 @@ def test_a_term_has_a_rate_of_its_own(folders, register):
 # ---------------------------------------------------------------------------------------------------- an augmentation
 
 
-def test_an_augmentation_is_configured_and_acts_at_its_place(folders, register):
+def test_an_augmentation_changes_no_study_until_it_is_switched_on_and_acts_at_its_place(folders, register):
     plain = from_dict(tiny_study(folders, augmentation=OFF))
 
     @register(AUGMENTATIONS, "brightness")
     @dataclass(frozen=True)
     class Brightness(Augmentation):
-        shift: float = 0.0
-        share: float = 1.0
+        shift: float = 2.0
+        share: float = 0.0
         place = "contrast"
 
         def change(self, images, draws):
             return images + (self.shift * draws.happens(self.share)).to(images)[:, None, None, None]
 
+    unchanged = from_dict(tiny_study(folders, augmentation=OFF))
+    assert "brightness" in unchanged.augmentation and unchanged.hash() == plain.hash()
+
     def images(config):
         return open_source(open_domains(config)["knee"], config, ALONE.device, lambda case: None).batch(3, 2).images
 
-    brighter = from_dict(tiny_study(folders, augmentation=OFF | {"brightness": {"shift": 2.0}}))
+    brighter = from_dict(tiny_study(folders, augmentation=OFF | {"brightness": {"share": 1.0}}))
+    assert brighter.hash() != plain.hash()
     torch.testing.assert_close(images(brighter), images(plain) + 2.0)
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
@@ -177,6 +177,7 @@ class AuxiliaryStage(Stage):
 class Pretraining:
     """Settings of a training of the encoder that comes before the segmentation, on the same exams' images. Chosen by
     `training.pretraining = "NAME"`. Afterwards every network of the run starts with its filters and normalization.
+    How long it lasts is its own `steps`; `training.pretraining_steps` belongs to the scheme `transfer`.
 
         @PRETRAININGS.register("reconstruction")
         @dataclass(frozen=True)
@@ -206,17 +207,28 @@ class Augmentation:
     functions of (seed, domain, step, sample, effect, name): an effect that is added, changed or switched off leaves
     the others as they were.
 
+    A new one is off by default: its `share` of the samples is 0. Every study has every registered effect, so an effect
+    that is on by default would change the studies that exist, and their unfinished runs would refuse to go on. Settings
+    of an effect that is off are not part of the study's identity.
+
         @AUGMENTATIONS.register("brightness")
         @dataclass(frozen=True)
         class Brightness(Augmentation):
             shift: float = 0.1
+            share: float = 0.0                          # of the samples; 0: off
             place = "contrast"
 
             def change(self, images, draws):
-                return images + (self.shift * draws.either_way("shift")).to(images)[:, None, None, None]
+                shift = self.shift * draws.either_way("shift") * draws.happens(self.share)
+                return images + shift.to(images)[:, None, None, None]
     """
 
     place: ClassVar[Place] = "geometry"
+
+    @property
+    def is_on(self) -> bool:
+        """Whether these settings change any sample: `share` is above 0, or, without a share, any setting is not 0."""
+        return bool(getattr(self, "share", any(astuple(self))))
 
     def move(self, where: Tensor, draws: Draws, body: Tensor) -> Tensor:
         """`where` [n, 2, rows, columns] says where each pixel of the patch looks: rows and columns, in pixels from the

@@ -96,13 +96,18 @@ class Configuration:
     def active_terms(self) -> dict[str, LossTerm]:
         return {name: term for name, term in self.loss.items() if term.weight}
 
+    @property
+    def active_augmentations(self) -> dict[str, Augmentation]:
+        return {name: effect for name, effect in self.augmentation.items() if effect.is_on}
+
     def to_dict(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self)))
 
     def identity(self) -> dict[str, Any]:
-        """Flat {"section.key": value} of everything that makes the result what it is. Terms and pre-trainings that are
-        off do not count, so that one more in the software changes no older study."""
+        """Flat {"section.key": value} of everything that makes the result what it is. Augmentations, terms and
+        pre-trainings that are off do not count, so that one more in the software changes no older study."""
         tree = self.to_dict()
+        tree["augmentation"] = {name: tree["augmentation"][name] for name in self.active_augmentations}
         tree["loss"] = {name: tree["loss"][name] for name in self.active_terms}
         tree["pretraining"] = {
             name: table for name, table in tree["pretraining"].items() if name == self.training.pretraining
@@ -129,4 +134,8 @@ def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The differences of two identities, a line for each."""
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in keys]
+
+    def shown(entries: dict[str, Any], key: str) -> str:
+        return repr(entries[key]) if key in entries else "not in use"
+
+    return [f"{key} was {shown(old, key)}, now {shown(new, key)}" for key in keys]
