@@ -1,4 +1,4 @@
-"""The slices of a result in the order in which they should be looked at."""
+"""The slices of a result, in order of expected errors."""
 
 from slicer.i18n import tr as _
 
@@ -18,7 +18,8 @@ class ReviewList:
         self.shares = [float(entry.get("share") or 0.0) for entry in self.slices]
         self.axis: int = memory.get("axis", 2)
         self.seen: list[int] = list(memory.get("seen") or [])  # positions that were shown
-        self.right: list[int] = list(memory.get("right") or [])  # positions that were called right
+        # Positions that were accepted; scenes saved by older versions have them under "right".
+        self.accepted: list[int] = list(memory.get("accepted", memory.get("right")) or [])
         self.position = int(memory.get("position", -1))
 
     @property
@@ -35,18 +36,18 @@ class ReviewList:
             self.position = min(max(position, 0), len(self.slices) - 1)
             if self.position not in self.seen:
                 self.seen.append(self.position)
-            segmentations.remember(self.segmentation, seen=self.seen, right=self.right, position=self.position)
+            segmentations.remember(self.segmentation, seen=self.seen, accepted=self.accepted, position=self.position)
 
-    def callRight(self) -> None:
-        """Marks the current slice as right and moves to the next one that is not marked yet."""
-        if self.current is not None and self.position not in self.right:
-            self.right.append(self.position)
-        left = [position for position in range(len(self.slices)) if position not in self.right]
+    def accept(self) -> None:
+        """Marks the current slice as accepted and moves to the next one that is not accepted yet."""
+        if self.current is not None and self.position not in self.accepted:
+            self.accepted.append(self.position)
+        left = [position for position in range(len(self.slices)) if position not in self.accepted]
         self.goTo(next((position for position in left if position > self.position), left[0] if left else self.position))
 
     @property
     def complete(self) -> bool:
-        return bool(self.slices) and set(self.right) >= set(range(len(self.slices)))
+        return bool(self.slices) and set(self.accepted) >= set(range(len(self.slices)))
 
     @property
     def shareSeen(self) -> float:
@@ -57,12 +58,12 @@ class ReviewList:
     def text(self, view: str) -> str:
         """What to show about the current slice; `view` says where it is seen ("Red 12.0 mm")."""
         if not self.slices:
-            return _("This result has no list of doubtful slices; go through it by eye.")
+            return _("This result has no list of doubtful slices; check all slices.")
         if self.current is None:
             count = next((n for n, share in enumerate(self.shares, 1) if share >= 0.8), len(self.shares))
             text = _("{n} of {all} slices hold {share} % of the likely errors; Next shows the first.")
             return text.format(n=count, all=len(self.shares), share=round(100 * self.shares[count - 1]))
-        state = _("looks right") if self.position in self.right else _("not judged yet")
+        state = _("looks right") if self.position in self.accepted else _("not judged yet")
         parts = [_("Slice {k} of {n}").format(k=self.position + 1, n=len(self.slices)), view, state,
                  _("{share} % of the likely errors seen").format(share=round(100 * self.shareSeen))]  # fmt: skip
         return " · ".join(filter(None, parts))

@@ -33,8 +33,8 @@ class Choice:
 
 
 def findingHandwork(choice: Choice) -> Generator:
-    """The steps that look for handwork in the chosen segmentation, to (found,); all of it counts if we did not
-    write it."""
+    """Generator that looks for slices edited by hand in the chosen segmentation; returns (whether there are any,). A
+    segmentation that we did not write counts as edited."""
     segmentation, volume = choice.segmentation, choice.volume
     if segmentation is None or segmentation.GetSegmentation().GetNumberOfSegments() == 0:
         return (False,)
@@ -46,7 +46,7 @@ def findingHandwork(choice: Choice) -> Generator:
 
 
 def segmenting(choice: Choice, folder: WorkFolder, beforeWrite: Callable = doNothing) -> Generator:
-    """The steps of a segmentation, to (segmentation, answer); for `beforeWrite` see `inserting`."""
+    """Generator that segments; returns (segmentation, answer). For `beforeWrite` see `inserting`."""
     volume = choice.volume
     volumes.check(volume)
     grid, name = volumes.gridOf(volume), segmentations.resultName(volume)
@@ -61,7 +61,7 @@ def segmenting(choice: Choice, folder: WorkFolder, beforeWrite: Callable = doNot
 
 
 def measuring(segmentation, folder: WorkFolder) -> Generator:
-    """The steps by which the worker measures a result's bones, to (answer,)."""
+    """Generator that has the worker measure a result's bones; returns (answer,)."""
     volume, table = segmentations.volumeOf(segmentation), segmentations.tableOf(segmentation)
     model = None if table.joint in known_joints() else segmentations.memoryOf(segmentation).get("model")
     with folder.files(".nrrd") as (labels,):
@@ -75,7 +75,7 @@ def inserting(
     choice: Choice, answer: dict, grid: Grid, labelFile: Path, doubtFile: Path | None, name: str,
     beforeWrite: Callable = doNothing,
 ) -> Generator:  # fmt: skip
-    """The steps that put a result into the scene; the generator's value is the segmentation.
+    """Generator that writes a result into the scene step by step; returns the segmentation node.
 
     On any error, and if the generator is closed before its end, the scene is as it was. `grid` is the volume's when it
     was handed to the worker. `beforeWrite(segmentation)` is called before one that has segments changes: the place to
@@ -132,7 +132,7 @@ def inserting(
         segmentations.recordWritten(
             target, table, axis, fingerprints, edited,
             side=side, domain=answer.get("domain"), model=choice.model, slices=review.get("slices", []),
-            seen=[], right=[], position=-1, reviewed=False,
+            seen=[], accepted=[], position=-1, reviewed=False,
             answer={key: answer.get(key) for key in ("device", "precision", "seconds", "verdict")},
         )  # fmt: skip
         yield from checked(_pause())

@@ -1,4 +1,4 @@
-"""Longer work in small steps, so that the application stays alive in between.
+"""Longer work in small steps, so that the window stays responsive.
 
 The work is a generator. Where it yields, other events are handled before the next step begins; where it yields
 `(operation, fields)`, the worker is asked and the next step gets its answer.
@@ -17,7 +17,7 @@ from .workfolder import PSEUDONYM
 
 
 class Task:
-    """Runs the steps, one per turn of the event loop.
+    """Runs a generator one step per turn of the Qt event loop, so that the window stays responsive.
 
     At the end `onDone(*value)` is called with what the generator returned, or `onError(kind, message, answer)`; exactly
     once, and never before the constructor has returned. A generator that does not reach its end is closed.

@@ -259,7 +259,7 @@ def test_aFaultAfterTheAnswerIsTold(ui, widget, volume, spin, monkeypatch):
 def test_reviewByButtonsAndKeys(ui, widget, volume, segment):
     segmentation = segment()
     listed = [{"index": 3, "score": 0.9, "share": 0.6}, {"index": 1, "score": 0.5, "share": 0.9}]
-    segmentations.remember(segmentation, slices=listed, axis=2, seen=[], right=[], position=-1)
+    segmentations.remember(segmentation, slices=listed, axis=2, seen=[], accepted=[], position=-1)
     widget.panel.parametersChanged()
     assert "2 slices hold 90 %" in ui.reviewLabel.text
     red = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")
@@ -272,8 +272,8 @@ def test_reviewByButtonsAndKeys(ui, widget, volume, segment):
     assert red.GetSliceOffset() == pytest.approx(1 * 4.0) and ui.reviewBar.value == 90
     ui.previousButton.click()
     assert red.GetSliceOffset() == pytest.approx(3 * 4.0)
-    ui.rightButton.click()
-    ui.rightButton.click()
+    ui.acceptButton.click()
+    ui.acceptButton.click()
     assert ui.reviewLabel.text.endswith("reviewed")
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert logic.GetSegmentStatus(segmentation.GetSegmentation().GetNthSegment(0)) == logic.Completed

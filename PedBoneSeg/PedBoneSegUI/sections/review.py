@@ -1,4 +1,4 @@
-"""The section that leads through the slices of a result, the most doubtful first."""
+"""The section that leads through the slices of a result, in order of expected errors."""
 
 import qt
 import slicer
@@ -15,7 +15,7 @@ class ReviewSection(Section):
         super().__init__(panel, panel.ui.reviewLabel)
         self._list: ReviewList | None = None
         self.ui.reviewedButton.clicked.connect(self._finish)
-        self.ui.rightButton.clicked.connect(lambda: self._go(ReviewList.callRight))
+        self.ui.acceptButton.clicked.connect(lambda: self._go(ReviewList.accept))
         self.ui.nextButton.clicked.connect(lambda: self._step(1))
         self.ui.previousButton.clicked.connect(lambda: self._step(-1))
         self._keys = [self._shortcut("N", lambda: self._step(1)), self._shortcut("P", lambda: self._step(-1))]
@@ -73,7 +73,7 @@ class ReviewSection(Section):
 
     def _show(self) -> None:
         review = self._list
-        enable(review and review.slices, self.ui.nextButton, self.ui.previousButton, self.ui.rightButton)
+        enable(review and review.slices, self.ui.nextButton, self.ui.previousButton, self.ui.acceptButton)
         self.ui.reviewBar.setValue(round(100 * review.shareSeen) if review else 0)
         if review is None:
             self.say(_("Segment first; then the slices to look at are listed here."))

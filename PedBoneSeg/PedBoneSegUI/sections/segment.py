@@ -79,7 +79,7 @@ class SegmentSection(Section):
         self._updating = False
 
     def abandon(self) -> None:
-        """The scene is being closed, or the application ends: the work stops and no callback is called."""
+        """Stops the run without calling back: the scene is being closed, or the application ends."""
         task = self._task
         if task is not None:
             task.abandon()
@@ -157,7 +157,7 @@ class SegmentSection(Section):
         return Choice(**chosen, side=parameters.side or None, model=models.model, device=models.device)
 
     def _ask(self, segmentation) -> None:
-        """Asks where a result goes that is meant for a segmentation with handwork; None: there is nothing to ask."""
+        """Shows the question where to put the result if the segmentation was edited by hand; None hides it."""
         self._asked = segmentation
         self.ui.askFrame.setVisible(segmentation is not None)
         if segmentation is not None:
