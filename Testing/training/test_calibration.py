@@ -8,15 +8,15 @@ import torch
 from exam_phantoms import phantom
 from PedBoneSegTraining.data.dataset import LoadedCase
 from PedBoneSegTraining.models.calibration import (
-    Judged,
     Reliability,
+    SegmentedExam,
     fit_review,
     fit_temperature,
     foreground_box,
-    judge,
     reliability,
     rising,
     sample_voxels,
+    segment_for_review,
     voxels_in_box,
 )
 from tiny import random_network, tiny_config, tiny_manifest
@@ -125,7 +125,7 @@ def test_voxels_come_from_the_box_with_their_own_truth(knee):
     for label in range(1, 5):  # every voxel of a bone is in its box and inside the body
         assert int((truth == label).sum()) == int((case.labels == label).sum())
     chosen = torch.cat([part[0] for part in parts]).argmax(1)
-    result = judge(predictor, card, case)
+    result = segment_for_review(predictor, card, case)
     first = np.where(result.changed, 255, result.labels)  # where nothing was changed the two agree
     shared = int((first[box] > 0).sum() - (first[box] == 255).sum())
     assert int((chosen > 0).sum()) >= shared > 0
@@ -168,7 +168,7 @@ def test_the_review_learns_how_often_each_level_errs():
     labels, changed = (random.random(shape) < 0.5).astype(np.uint8), random.random(shape) < 0.05
     rate = np.where(changed, 0.6, np.where(labels > 0, 0.4, 0.1) * (raw / 120))
     wrong = random.random(shape) < rate
-    fitted = fit_review([Judged(stack, labels, raw, changed, wrong)] * 2)
+    fitted = fit_review([SegmentedExam(stack, labels, raw, changed, wrong)] * 2)
     np.testing.assert_allclose(fitted.table[0, [60, 120]], [0.05, 0.1], atol=0.012)
     np.testing.assert_allclose(fitted.table[1, [60, 120]], [0.2, 0.4], atol=0.025)
     np.testing.assert_allclose(fitted.table[2], 0.6, atol=0.03)
@@ -178,7 +178,7 @@ def test_the_review_learns_how_often_each_level_errs():
 def test_without_errors_the_review_hopes_no_more_than_it_saw():
     stack = SimpleNamespace(oriented=lambda array: array, occupied=[0], crop=(slice(None), slice(None)), count=1)
     nothing = np.zeros((1, 20, 20), np.uint8)
-    fitted = fit_review([Judged(stack, nothing, nothing, nothing > 0, nothing > 0)])
+    fitted = fit_review([SegmentedExam(stack, nothing, nothing, nothing > 0, nothing > 0)])
     assert fitted.table[0, 0] == 0 and fitted.table[2, 0] == pytest.approx(0.5)
     assert fitted.table[0, 200] == pytest.approx(
         uncalibrated_error()[200]
@@ -188,7 +188,7 @@ def test_without_errors_the_review_hopes_no_more_than_it_saw():
 
 def test_what_was_cleaned_away_is_judged_by_the_final_label(knee):
     predictor, card = knee
-    result = judge(predictor, card, knee_case())
+    result = segment_for_review(predictor, card, knee_case())
     whole = predictor.segment(knee_case().volume, "knee")
     np.testing.assert_array_equal(result.labels, whole.labels)
     assert result.changed.any()

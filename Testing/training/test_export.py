@@ -66,7 +66,7 @@ def begun(lab):
     study = export.open_domains(run.config)
     exams = {name: export.exams_of(domain, run.config.seed) for name, domain in study.items()}
     tables = {name: domain.table for name, domain in study.items()}
-    return export.draft(result.network, tables, run.config.slices, exams, name="x")
+    return export.start_draft(result.network, tables, run.config.slices, exams, name="x")
 
 
 def exam(lab, joint, number=0):

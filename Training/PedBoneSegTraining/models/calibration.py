@@ -1,5 +1,5 @@
-"""Does the model know how sure it may be? Measures of calibration, the temperature of a domain, and the probability of
-error that the review goes by; all from exams that the training never used.
+"""Measures and fits how well the model's probabilities match its errors: measures of calibration, the temperature of a
+domain, and the probability of error that the review goes by; all from exams that the training never used.
 
 Measures are taken over the voxels in the foreground's box, dilated by BOX_MM: over whole volumes, air and distant
 muscle would drown what matters. Predictions are those before post-processing, on the exam's own voxels, where the
@@ -26,11 +26,11 @@ from ..data.dataset import LoadedCase
 
 BOX_MM = 10.0
 BINS = 15  # of confidence, equally wide
-FEWEST = 8  # exams below which nothing is fitted
-MOST = 24  # exams that are segmented for it; more hardly change the result
+MIN_EXAMS = 8  # exams below which nothing is fitted
+MAX_EXAMS = 24  # exams that are segmented for it; more hardly change the result
 SAMPLE = 20_000  # voxels of an exam that the temperature is fitted on
-COLDEST, HOTTEST = 0.2, 10.0
-PRIOR = 10.0  # voxels of each level of doubt that are imagined to err as the network says
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 10.0
+PRIOR = 10.0  # pseudo-count for each level: as many voxels with the network's own error rate are added
 
 
 @dataclass
@@ -111,10 +111,10 @@ def voxels_in_box(predictor: Predictor, card: DomainCard, case: LoadedCase) -> I
 
     def place(indices: np.ndarray, logits: Tensor) -> None:
         logits = on_own_pixels(logits, stack).cpu()
-        for index, one in zip(indices, logits, strict=True):
+        for index, of_slice in zip(indices, logits, strict=True):
             chosen = torch.from_numpy(np.ascontiguousarray(inside[index][stack.crop]))
             true = torch.from_numpy(np.ascontiguousarray(truth[index][stack.crop]).astype(np.int64))
-            found.append((one[:, chosen].T, true[chosen]))
+            found.append((of_slice[:, chosen].T, true[chosen]))
 
     with Pass(ExamNetworks(predictor, lambda _: stack), card, stack, place, [], stack.occupied) as run:
         for _ in run:
@@ -156,12 +156,13 @@ def fit_temperature(samples: Iterable[tuple[Tensor, Tensor]]) -> float:
             np.mean([torch.nn.functional.cross_entropy(logits * scale, truth).item() for logits, truth in samples])
         )
 
-    found = minimize_scalar(loss, bounds=np.log([COLDEST, HOTTEST]), method="bounded", options={"xatol": 1e-3})
-    return round(float(np.exp(found.x)), 4)
+    bounds = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    return round(float(np.exp(best.x)), 4)
 
 
 @dataclass(frozen=True)
-class Judged:
+class SegmentedExam:
     """An exam segmented as the runtime does it, with what the review is fitted on."""
 
     stack: SliceStack
@@ -171,7 +172,7 @@ class Judged:
     wrong: np.ndarray
 
 
-def judge(predictor: Predictor, card: DomainCard, case: LoadedCase) -> Judged:
+def segment_for_review(predictor: Predictor, card: DomainCard, case: LoadedCase) -> SegmentedExam:
     stack = SliceStack(case.volume, SliceSettings.from_dict(card.settings))
     labels = np.zeros(case.labels.shape, np.uint8, order="F")
     raw = np.full(case.labels.shape, NOT_LOOKED_AT, np.uint8, order="F")
@@ -181,10 +182,10 @@ def judge(predictor: Predictor, card: DomainCard, case: LoadedCase) -> Judged:
             pass
     first = labels.copy(order="F")
     clean(labels, case.volume.grid.spacing, card.table.names)
-    return Judged(stack, labels, raw, labels != first, labels != case.labels)
+    return SegmentedExam(stack, labels, raw, labels != first, labels != case.labels)
 
 
-def fit_review(exams: Iterable[Judged]) -> Calibration:
+def fit_review(exams: Iterable[SegmentedExam]) -> Calibration:
     """The table of `review.Calibration`: rising curves for bone and background, one number for what was changed."""
     voxels, wrong, count = np.zeros((3, LEVELS + 1)), np.zeros((3, LEVELS + 1)), 0
     for exam in exams:

@@ -14,7 +14,7 @@ from PedBoneSegLib.network.segmenter import Segmenter
 
 from ..data.dataset import LoadedCase
 
-AGREEMENT = 0.999  # least Dice between a bone as trained and as stored, or as calculated in a shorter format
+AGREEMENT = 0.999  # smallest Dice with the trained network's labels at which a storage or number format is accepted
 
 Loader = Callable[[], LoadedCase]
 
@@ -22,7 +22,7 @@ Loader = Callable[[], LoadedCase]
 @dataclass(frozen=True)
 class Exams:
     """A domain's exams, each as a function that loads it. Only `reserved` were kept from every choice of the training;
-    `validation` were looked at; `train` were learned from."""
+    `validation` were used for validation, `train` for training."""
 
     train: tuple[Loader, ...] = ()
     validation: tuple[Loader, ...] = ()
@@ -30,7 +30,7 @@ class Exams:
 
     @property
     def proof(self) -> Loader | None:
-        """One exam to compare labels on; whether it was learned from does not matter there."""
+        """One exam to compare labels on; whether training used it does not matter there."""
         return next(iter((*self.train, *self.validation, *self.reserved)), None)
 
 

@@ -16,7 +16,7 @@ from PedBoneSegLib.models.manifest import Manifest
 from ..data.dataset import LoadedCase
 from ..data.degraded import DEGRADED, apply
 from ..evaluation.evaluate import labels_of, without_signatures
-from .calibration import FEWEST
+from .calibration import MIN_EXAMS
 from .draft import Draft
 
 SHARES = (0.0, 0.2, 0.4, 0.6)
@@ -28,7 +28,7 @@ def choose_exam_statistics(draft: Draft) -> Draft:
     """A part of the export. A domain with fewer than 8 reserved exams keeps the share 0."""
     for name in draft.measured:
         reserved = draft.exams[name].reserved
-        if len(reserved) < FEWEST:
+        if len(reserved) < MIN_EXAMS:
             continue
         predictors = []
         for share in SHARES:

@@ -1,8 +1,8 @@
 """The verb `export`: from a finished run to models that the runtime opens.
 
 Every part of an export is a function from draft to draft, in the order of `finish`. Whatever a model is given beyond
-its weights (a temperature, signatures, thresholds) is one more such function, put where its order says: it finds the
-exams that training never saw in `draft.exams[domain].reserved`, and what it changes in the draft's cards and tensors is
+its weights (a temperature, signatures, thresholds) is one more such function, added to the list in `finish`: it finds
+the exams that training never saw in `draft.exams[domain].reserved`. What it changes in the draft's cards and tensors is
 written with the rest. After writing, the file is opened by the runtime and its labels are compared once more.
 """
 
@@ -71,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_dice,
         default=AGREEMENT,
         metavar="DICE",
-        help="least Dice between every bone as trained and as stored, or as calculated in a shorter "
-        "number format, for which float16 or that format is taken (default: %(default)s)",
+        help="smallest Dice with the trained network's labels at which float16 storage, or a faster number "
+        "format, is accepted (default: %(default)s)",
     )
     parser.add_argument(
         "--onnx",
@@ -150,12 +150,12 @@ def export_run(
         if len(results) > 1:
             called = _model_name(f"{name}-{result.stage.name}")
             path = output.with_name(f"{output.stem}-{result.stage.name}.safetensors")
-        domains = {each: study[each] for each in result.stage.domains}
-        begun = draft(
+        domains = {domain: study[domain] for domain in result.stage.domains}
+        draft = start_draft(
             result.network,
-            {each: domain.table for each, domain in domains.items()},
+            {key: domain.table for key, domain in domains.items()},
             run.config.slices,
-            {each: exams_of(domain, run.config.seed, synthetic, jobs) for each, domain in domains.items()},
+            {key: exams_of(domain, run.config.seed, synthetic, jobs) for key, domain in domains.items()},
             name=called,
             version=version,
             licence=licence,
@@ -163,11 +163,11 @@ def export_run(
             device=device,
             agreement=agreement,
         )
-        written.append((path, finish(begun, path)))
+        written.append((path, finish(draft, path)))
     return written
 
 
-def draft(
+def start_draft(
     network: Segmenter,
     tables: Mapping[str, JointTable],
     settings: SliceSettings,
@@ -180,7 +180,7 @@ def draft(
     device: str = "cpu",
     agreement: float = AGREEMENT,
 ) -> Draft:
-    """The beginning: a network and what goes with each of its domains."""
+    """The first draft: the network, its label tables and its exams."""
     specs = network.config.domains
     cards = tuple(DomainCard(spec.name, spec.joint, tables[spec.name], settings.to_dict()) for spec in specs)
     provenance = {"software": f"PedBoneSeg {__version__}", "torch": torch.__version__, **(provenance or {})}
@@ -227,7 +227,7 @@ def _model_name(text: str) -> str:
 
 def exams_of(domain: DomainData, seed: int, synthetic: int = 0, jobs: int = 1) -> Exams:
     """A domain without a data set was trained on synthetic exams: the first of them serves to compare labels,
-    `synthetic` of a frozen cohort are reserved, and a quarter as many of another one are measured on."""
+    `synthetic` of a frozen cohort are reserved, and `synthetic // 4` exams of another cohort serve as validation."""
     if not domain.datasets:
         joint = domain.table.joint
         return Exams(

@@ -17,7 +17,7 @@ from PedBoneSegLib.inference.predictor import Predictor
 from PedBoneSegLib.inference.signature import FEWEST_REFERENCES, Apart, Moments, Whitened, nearest
 
 from ..data.dataset import LoadedCase
-from .calibration import FEWEST, MOST, fit_review, fit_temperature, judge, sample_voxels
+from .calibration import MAX_EXAMS, MIN_EXAMS, fit_review, fit_temperature, sample_voxels, segment_for_review
 from .draft import Draft
 
 LAYER = 3  # the encoder's level of the published signature; see docs/studies/detection.md for the choice
@@ -32,7 +32,7 @@ def add_reference_data(draft: Draft, layer: int = LAYER, pooled_layer: int | Non
     An exam is looked at under its own domain's normalization and, so that domains can be told apart, under those of the
     other joints. Only the exams that temperature and review are fitted on stay in memory.
     """
-    enough = [name for name in draft.measured if len(draft.exams[name].reserved) >= FEWEST]
+    enough = [name for name in draft.measured if len(draft.exams[name].reserved) >= MIN_EXAMS]
     deepest = len(draft.network.encoder.channels) - 1
     layer, pooled_layer = min(layer, deepest), None if pooled_layer is None else min(pooled_layer, deepest)
     predictor, card_of = Predictor(draft.bundle(), draft.device), draft.manifest.domain
@@ -52,7 +52,7 @@ def add_reference_data(draft: Draft, layer: int = LAYER, pooled_layer: int | Non
                 if pooled_layer is not None and card_of(other).joint != card_of(name).joint:
                     moments = predictor.observe(stacks(card_of(other)), card_of(other), [pooled_layer])
                     others[other].append(moments[pooled_layer].pooled)
-            if len(kept) < MOST and case.known.all() and (sample := sample_voxels(predictor, card_of(name), case)):
+            if len(kept) < MAX_EXAMS and case.known.all() and (sample := sample_voxels(predictor, card_of(name), case)):
                 samples.append(sample)
                 kept.append(case)
         draft = _calibrated(draft, name, samples, kept)
@@ -60,9 +60,9 @@ def add_reference_data(draft: Draft, layer: int = LAYER, pooled_layer: int | Non
         entry, tensors = make_signature(
             name,
             layer,
-            np.stack([each[layer].signature for each in own[name]]),
+            np.stack([moments[layer].signature for moments in own[name]]),
             pooled_layer,
-            None if pooled_layer is None else np.stack([each[pooled_layer].pooled for each in own[name]]),
+            None if pooled_layer is None else np.stack([moments[pooled_layer].pooled for moments in own[name]]),
             np.stack(others[name]) if others[name] else None,
         )
         draft = replace(draft.with_card(name, signature=entry), tensors={**draft.tensors, **tensors})
@@ -71,11 +71,11 @@ def add_reference_data(draft: Draft, layer: int = LAYER, pooled_layer: int | Non
 
 def _calibrated(draft: Draft, name: str, samples: list, cases: list[LoadedCase]) -> Draft:
     """Temperature first, since the doubt that the review is fitted on depends on it."""
-    if len(cases) < FEWEST:
+    if len(cases) < MIN_EXAMS:
         return _noted(draft, name, f"{len(cases)} fully labelled exams")
     draft = draft.with_card(name, temperature=fit_temperature(samples))
     predictor = Predictor(draft.bundle(), draft.device)
-    fitted = fit_review(judge(predictor, draft.manifest.domain(name), case) for case in cases)
+    fitted = fit_review(segment_for_review(predictor, draft.manifest.domain(name), case) for case in cases)
     review = {**(draft.manifest.review or {}), name: fitted.to_dict()}
     return replace(draft, manifest=replace(draft.manifest, review=review))
 
@@ -107,8 +107,8 @@ def make_signature(
         if others is not None:
             distances.append(left_out(pooled, lambda rest: Apart(rest, others).place))
             tensors[f"others.{domain}"] = others.astype(np.float32)
-    limits = [max(float(np.percentile(each, PERCENTILE)), LOWEST) for each in distances]
-    worst = np.max([each / limit for each, limit in zip(distances, limits, strict=True)], axis=0)
+    limits = [max(float(np.percentile(row, PERCENTILE)), LOWEST) for row in distances]
+    worst = np.max([row / limit for row, limit in zip(distances, limits, strict=True)], axis=0)
     limits = [limit * max(float(np.percentile(worst, PERCENTILE)), LOWEST) for limit in limits]
     entry = {"layer": layer, "threshold": limits[0], "references": len(signatures)}
     if pooled is not None:

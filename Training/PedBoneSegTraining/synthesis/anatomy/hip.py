@@ -1,4 +1,4 @@
-"""The hip: femur and pelvis. Never trained on: for tests of detection and the story of a new joint.
+"""The hip: femur and pelvis. Never trained on: for tests of detection and the example of a new joint.
 
 Adult millimeters of a left hip, the femoral head's center at the origin: x lateral, y anterior, z up.
 """
