@@ -8,7 +8,7 @@ from ..errors import BadInput
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes what is fastest of what works here; anything else must be there."""
+    """`auto` picks the fastest device that works. Any other name must exist on this machine, else BadInput."""
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if not _fault(kind)))
     kind, _, number = name.partition(":")
@@ -33,11 +33,11 @@ def faster_precisions(device: torch.device) -> tuple[str, ...]:
     if device.type == "mps":
         return ("float16",)
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # without these bf16 is emulated, and slower
-    return ("bfloat16",) if any(getattr(torch.cpu, probe, bool)() for probe in probes) else ()
+    return ("bfloat16",) if any(getattr(torch.cpu, probe, lambda: False)() for probe in probes) else ()
 
 
 def use_most_cores() -> None:
-    """All cores but one, which is left to whoever looks at the screen; OMP_NUM_THREADS is respected."""
+    """Uses all cores but one, so that the desktop stays responsive; OMP_NUM_THREADS is respected."""
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores - 1))

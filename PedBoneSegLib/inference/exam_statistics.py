@@ -50,13 +50,16 @@ class ExamNetworks:
         self._first: dict[str, FirstSlices] = {}
         self._folded: dict[tuple[str, str, torch.dtype], FoldedNetwork] = {}
 
-    def share(self, card: DomainCard) -> float:
+    def own_statistics_share(self, card: DomainCard) -> float:
         """The share of the exam's own statistics in this volume's normalization."""
         return card.exam_statistics if len(self.stacks(card).occupied) > 1 else 0.0
 
     def observed(self, card: DomainCard) -> np.ndarray:
-        """The slices that the signatures look at; the statistics, where the exam gives some, come from the same."""
-        return self.first_slices(card).indices if self.share(card) else spread_slices(self.stacks(card).occupied)
+        """The slices that the signatures look at; if the exam's own statistics are used, they come from these slices
+        too."""
+        if self.own_statistics_share(card):
+            return self.first_slices(card).indices
+        return spread_slices(self.stacks(card).occupied)
 
     def precision(self, device: torch.device) -> torch.dtype:
         return self.model.precision(device)
@@ -64,7 +67,7 @@ class ExamNetworks:
     def network(self, domain: str, device: torch.device, precision: torch.dtype) -> FoldedNetwork:
         """The folded network of a domain for this volume."""
         card, folded = self.model.bundle.manifest.domain(domain), self.model.network(domain, device, precision)
-        if not self.share(card):
+        if not self.own_statistics_share(card):
             return folded
         key = (domain, str(device), precision)
         if key not in self._folded:

@@ -2,10 +2,10 @@
 
 Voxels belong to one piece if they touch through faces. The largest piece of a bone is its main body. Every other piece
 
-1. goes to another bone, if it touches that bone's main body most and over at least a quarter of its own surface;
+1. goes to another bone, if it touches that bone's main body most and over at least TOUCHING of its own surface;
 2. is kept, if it has at least MIN_PIECE_ML and is within NEAR_MM of the main body: an unfused epiphysis is not noise;
-3. is kept with the warning `two-sides`, if it is far away but has at least LIKE_SIZE times the main body's volume: the
-   user has to decide which one is meant;
+3. is kept with the warning `two-sides`, if it is far away but has at least SIMILAR_SIZE times the main body's volume:
+   the user has to decide which one is meant;
 4. is dropped otherwise.
 """
 
@@ -19,22 +19,22 @@ from ..volume import Notice
 
 MIN_PIECE_ML = 0.1  # a ball of 6 mm
 NEAR_MM = 15.0
-LIKE_SIZE = 0.4
+SIMILAR_SIZE = 0.4  # of the main body's volume
 TOUCHING = 0.25  # share of a piece's surface
 _CHUNK = 1 << 21  # voxels looked at together
 _POINTS = 100_000  # of a main body that distances are measured to
 
 
 @dataclass
-class _Pieces:
+class _LoosePieces:
     """All pieces of one bone but its main body, taken out of the label map."""
 
     label: int
     main_ml: float
-    body: np.ndarray  # millimeters [n, 3]: voxels spread over the main body
+    main_points_mm: np.ndarray  # [n, 3]: voxels spread over the main body
     voxels: np.ndarray  # flat indices of the pieces' voxels, ascending
-    piece: np.ndarray  # for each voxel, which piece it belongs to (0, 1, …)
-    ml: np.ndarray  # volume of each piece
+    piece_of_voxel: np.ndarray  # for each voxel, which piece it belongs to (0, 1, …)
+    piece_ml: np.ndarray  # volume of each piece
 
 
 def clean(
@@ -60,13 +60,13 @@ def clean(
     surfaces = [_contacts(array, pieces, mm, len(names)) for pieces in taken]  # against main bodies alone
     for pieces, (contacts, surface) in zip(taken, surfaces, strict=True):
         check()
-        kept, notice = _judge(array.shape, pieces, contacts, surface, mm, names)
-        array.reshape(-1)[pieces.voxels] = kept[pieces.piece]
+        kept, notice = _labels_of_pieces(array.shape, pieces, contacts, surface, mm, names)
+        array.reshape(-1)[pieces.voxels] = kept[pieces.piece_of_voxel]
         notices += notice
     return notices
 
 
-def _take_pieces(array: np.ndarray, label: int, box: tuple[slice, ...], mm: np.ndarray) -> _Pieces | None:
+def _take_pieces(array: np.ndarray, label: int, box: tuple[slice, ...], mm: np.ndarray) -> _LoosePieces | None:
     """Removes from `array` all pieces but the largest (of equals, the first); None where there is only one."""
     view = array[box]
     mask = view == label
@@ -85,7 +85,7 @@ def _take_pieces(array: np.ndarray, label: int, box: tuple[slice, ...], mm: np.n
     body = places[~loose]
     spread = body[(body % step == 0).all(axis=1)]
     ml = sizes * np.prod(mm) / 1000
-    return _Pieces(
+    return _LoosePieces(
         label, ml[main],
         (spread if len(spread) else body) * mm,  # no voxel is left where the bone is thinner than a step
         np.ravel_multi_index(tuple(places[loose].T), array.shape), numbers[loose] - (numbers[loose] > main),
@@ -93,14 +93,14 @@ def _take_pieces(array: np.ndarray, label: int, box: tuple[slice, ...], mm: np.n
     )  # fmt: skip
 
 
-def _contacts(array: np.ndarray, pieces: _Pieces, mm: np.ndarray, bones: int) -> tuple[np.ndarray, np.ndarray]:
+def _contacts(array: np.ndarray, pieces: _LoosePieces, mm: np.ndarray, bones: int) -> tuple[np.ndarray, np.ndarray]:
     """For each piece: the area in mm² over which it touches each label of `array` ([pieces, 1 + bones]), and its whole
-    surface. Two touching voxels of one bone are of one piece, so every face towards a voxel of the bone is inner."""
-    count = len(pieces.ml)
+    surface. Faces between two voxels of the same bone are inside a piece and are not counted."""
+    count = len(pieces.piece_ml)
     contacts, surface = np.zeros(count * (bones + 1)), np.zeros(count)
     flat = array.reshape(-1)
     for start in range(0, len(pieces.voxels), _CHUNK):
-        voxels, piece = pieces.voxels[start : start + _CHUNK], pieces.piece[start : start + _CHUNK]
+        voxels, piece = pieces.voxels[start : start + _CHUNK], pieces.piece_of_voxel[start : start + _CHUNK]
         places = np.unravel_index(voxels, array.shape)
         for axis, size in enumerate(array.shape):
             area, stride = np.prod(mm) / mm[axis], int(np.prod(array.shape[axis + 1 :]))
@@ -116,9 +116,9 @@ def _contacts(array: np.ndarray, pieces: _Pieces, mm: np.ndarray, bones: int) ->
     return contacts.reshape(count, bones + 1), surface
 
 
-def _judge(
+def _labels_of_pieces(
     shape: tuple[int, ...],
-    pieces: _Pieces,
+    pieces: _LoosePieces,
     contacts: np.ndarray,
     surface: np.ndarray,
     mm: np.ndarray,
@@ -129,22 +129,22 @@ def _judge(
     other = contacts.argmax(axis=1)
     kept = np.where(contacts.max(axis=1) >= TOUCHING * surface, other, 0).astype(np.uint8)
     far, notices = list[float](), list[Notice]()
-    large = np.flatnonzero((kept == 0) & (pieces.ml >= MIN_PIECE_ML))
+    large = np.flatnonzero((kept == 0) & (pieces.piece_ml >= MIN_PIECE_ML))
     if not len(large):
         return kept, notices
-    tree = spatial.cKDTree(pieces.body, balanced_tree=False, compact_nodes=False)
+    tree = spatial.cKDTree(pieces.main_points_mm, balanced_tree=False, compact_nodes=False)
     for number in large:
-        voxels = pieces.voxels[pieces.piece == number]
+        voxels = pieces.voxels[pieces.piece_of_voxel == number]
         step = max(1, len(voxels) // 20_000)
         points = np.stack(np.unravel_index(voxels[::step], shape), axis=1) * mm
         distance = tree.query(points, distance_upper_bound=NEAR_MM)[0].min()
         if np.isfinite(distance):
             kept[number] = pieces.label
-        elif pieces.ml[number] >= LIKE_SIZE * pieces.main_ml:
+        elif pieces.piece_ml[number] >= SIMILAR_SIZE * pieces.main_ml:
             kept[number] = pieces.label
-            far.append(pieces.ml[number])
+            far.append(pieces.piece_ml[number])
     if far:
         sizes = f"{pieces.main_ml:.1f} and {max(far):.1f} ml"
-        message = f"two bodies of the {names[pieces.label - 1]} of like size ({sizes}) lie far apart: "
+        message = f"two bodies of the {names[pieces.label - 1]} of similar size ({sizes}) lie far apart: "
         notices = [Notice("two-sides", message + "are both sides in view?")]
     return kept, notices

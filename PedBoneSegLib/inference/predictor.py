@@ -27,7 +27,7 @@ from .notices import detection_notices, image_notices
 from .passes import Pass, VolumeWriter, stacks_by_domain
 from .postprocess import clean
 from .result import NOT_LOOKED_AT, Detection, SegmentationResult
-from .review import check_labels
+from .review import review_and_calibrate
 from .signature import Moments, Reference, spread_slices
 from .slices import SliceStack
 
@@ -118,7 +118,7 @@ class Predictor:
         review = None
         if doubt is not None and before is not None:
             changed = np.not_equal(labels, before, out=before.view(bool))
-            review = check_labels(
+            review = review_and_calibrate(
                 stack,
                 doubt,
                 labels,
@@ -131,7 +131,7 @@ class Predictor:
             labels, volume.grid, card.name, card.table, side or volume.side, str(batches.device),
             str(batches.precision).removeprefix("torch."), time.perf_counter() - started, warnings,
             detection if detection and card.name in detection.scores else None, review, uncertainty, probabilities,
-            networks.share(card),
+            networks.own_statistics_share(card),
         )  # fmt: skip
 
     def detect(
@@ -181,7 +181,7 @@ class Predictor:
             for layer in layers:
                 moments[layer].add(features[layer])
 
-        if networks.share(card):  # these slices have passed through the encoder already
+        if networks.own_statistics_share(card):  # these slices have passed through the encoder already
             first, network = networks.first_slices(card), networks.network(card.name, self.device, precision)
             add(first.indices, [features.to(self.device, precision) for features in first.features], network)
             check()

@@ -24,26 +24,26 @@ def tinted(
     """`count` evenly spaced slices through the bones, or through all of the volume; each bone tinted, its outline
     solid."""
     stack = SliceStack(volume, SliceSettings(pixel_mm=1.0))
-    norm, shown, found = stack.normalization, stack.oriented(volume.array), stack.oriented(labels)
-    with_bone = np.flatnonzero(found.any(axis=(1, 2)))
+    norm, image_slices, label_slices = stack.normalization, stack.oriented(volume.array), stack.oriented(labels)
+    with_bone = np.flatnonzero(label_slices.any(axis=(1, 2)))
     choice = with_bone if len(with_bone) and not everywhere else np.arange(stack.count)
     choice = choice[np.linspace(0, len(choice) - 1, count).round().astype(int)]
     colors = np.array([(0, 0, 0), *(bone.color for bone in table.bones)], float)
     pixel = min(stack.in_plane)
-    rows, across = (
+    rows, columns = (
         (np.arange(int(size * mm / pixel)) * pixel / mm).astype(int)
-        for size, mm in zip(shown.shape[1:], stack.in_plane, strict=True)
+        for size, mm in zip(image_slices.shape[1:], stack.in_plane, strict=True)
     )
     tiles = []
     for index in choice:
-        values = shown[index][np.ix_(rows, across)].astype(float)
+        values = image_slices[index][np.ix_(rows, columns)].astype(float)
         gray = np.clip((values - norm.low) / max(norm.high - norm.low, 1e-30), 0, 1) * 255
-        bone = found[index][np.ix_(rows, across)]
+        bone = label_slices[index][np.ix_(rows, columns)]
         padded = np.pad(bone, 1, mode="edge")
-        neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-        outline = np.any([bone != other for other in neighbours], axis=0) & (bone > 0)
-        share = np.where(outline, 1.0, np.where(bone > 0, 0.25, 0.0))[..., None]
-        tiles.append((gray[..., None] * (1 - share) + colors[bone] * share).round().astype(np.uint8))
+        neighbors = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+        outline = np.any([bone != other for other in neighbors], axis=0) & (bone > 0)
+        opacity = np.where(outline, 1.0, np.where(bone > 0, 0.25, 0.0))[..., None]
+        tiles.append((gray[..., None] * (1 - opacity) + colors[bone] * opacity).round().astype(np.uint8))
     return tiles
 
 

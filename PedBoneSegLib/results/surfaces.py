@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _PASS_BAND = 0.01  # of the windowed sinc filter: the smaller, the smoother
 _ITERATIONS = 20
-_HEADER = b"PedBoneSeg SPACE=LPS"  # Slicer looks for the latter
+_HEADER = b"PedBoneSeg SPACE=LPS"  # Slicer reads SPACE=LPS from the STL header
 
 
 def write_surfaces(
     folder: str | Path, labels: np.ndarray, grid: Grid, table: JointTable, side: str | None = None
 ) -> dict[str, Path]:
-    """Writes a mesh a bone that is there, as "Right femur.stl", over older ones; returns the files by bone."""
+    """Writes one STL for each bone present (such as "Right femur.stl"), replacing older files; returns them by bone."""
     from scipy import ndimage
 
     if importlib.util.find_spec("vtk") is None:
