@@ -11,6 +11,7 @@ import slicer
 import vtk
 from module.host import qtmodule
 from PedBoneSegUI import bonewriting, dependencies, labelmaps, models, segmentations, volumes
+from PedBoneSegUI.reviewlist import ReviewList
 from PedBoneSegUI.sections.widgets import fillTable
 
 from PedBoneSegLib.anatomy import joint_table, known_joints
@@ -277,6 +278,16 @@ def test_reviewByButtonsAndKeys(ui, widget, volume, segment):
     assert ui.reviewLabel.text.endswith("reviewed")
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert logic.GetSegmentStatus(segmentation.GetSegmentation().GetNthSegment(0)) == logic.Completed
+
+
+def test_acceptedSlicesOfScenesFromOlderVersionsAreKept(makeVolume):
+    segmentation = segmentations.createSegmentation(makeVolume(), "older")
+    segmentations.remember(segmentation, slices=[{"index": 3}, {"index": 1}], seen=[0], right=[0], position=0)
+    review = ReviewList(segmentation)
+    assert review.accepted == [0] and not review.complete
+    review.accept()
+    review.accept()
+    assert ReviewList(segmentation).accepted == [0, 1] and review.complete
 
 
 def test_doubtIsLaidOverTheImage(ui, widget, volume, segment):
