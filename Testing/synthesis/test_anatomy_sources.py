@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from PedBoneSegTraining.synthesis import convert
 from PedBoneSegTraining.synthesis.anatomy import JOINTS, labelmaps, meshes, people, sampled
+from PedBoneSegTraining.synthesis.anatomy.shapes import rotation
 from PedBoneSegTraining.synthesis.anatomy.sources import labelmap_source, mesh_source, shape_source
 
 from PedBoneSegLib.errors import BadInput
@@ -168,7 +170,8 @@ def test_meshes_are_read_placed_and_built(tmp_path):
     (tmp_path / "poses.json").write_text(json.dumps(poses))
     assert meshes.joints_in(tmp_path) == ("shoulder",)
     source = mesh_source(tmp_path)
-    drawn = source.parameters(2, "shoulder", 0, 16.0) | {"blend": 0.0}
+    drawn = source.parameters(2, "shoulder", 0, 16.0) | {"blend": 0.0, "turn": [0, 0, 0], "bend_mm": [0, 0]}
+    drawn["warp"]["amplitude"] = 0.0
     anatomy = source.build(drawn, spacing=2.0)
     assert (anatomy.bones == 1).sum() > 1000 and (anatomy.bones == 2).sum() > 500
     thick = volumes_ratio(anatomy)
@@ -233,3 +236,27 @@ def test_bones_that_a_person_lacks_are_a_companions_or_modelled(tmp_path):
     both = people.fields(source.people, "ankle", {"person": "anna", "companion": "heel"})
     assert both.keys() == {"talus", "calcaneus"}
     assert float(both["calcaneus"].distance.min()) == pytest.approx(-20, abs=0.1)
+
+
+def test_a_bone_is_laid_onto_the_model_wherever_it_was():
+    surface, low = model_surface("ankle", "talus")
+    points = np.argwhere(np.abs(surface) < 1.0) * 2.0 + low
+    turn = rotation(x=6, y=-5, z=12)
+    moved = (1.3 * points) @ turn.T + [40.0, -25.0, 900.0]
+    models = {bone.name: bone for bone in JOINTS["ankle"].build(sampled.average_parameters("ankle")).bones}
+    scale, back, shift = convert.lay_onto({"talus": moved}, models, "ankle")
+    assert scale == pytest.approx(1 / 1.3, rel=0.05)  # by extents, so it depends a little on the turn
+    assert np.abs(scale * moved @ back.T + shift - points).mean() < 1.5
+
+
+def test_both_sides_of_a_person_are_kept_out_of_training_together():
+    def side(name, person, source="lenz_talocrural_CC0"):
+        return convert.Subject(name, person, source, "ankle", "x -y z", {})
+
+    many = [side(f"{s}_{i}", f"person {i}") for i in range(30) for s in "LR"]
+    unseen = {one.name for one in many if convert.is_unseen(one, many)}
+    assert 12 <= len(unseen) <= 28 and {name.replace("L", "R") for name in unseen if name[0] == "L"} == {
+        name for name in unseen if name[0] == "R"
+    }
+    assert not any(convert.is_unseen(one, many[:8]) for one in many[:8])  # four people are too few to split
+    assert convert.is_unseen(side("BP3D", "BP3D", "bodyparts3d_severus"), [])

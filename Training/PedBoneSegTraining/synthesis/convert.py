@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import nibabel
 import numpy as np
+import SimpleITK as sitk
 import torch
 from scipy import ndimage
 from scipy.optimize import least_squares
@@ -27,7 +27,6 @@ from scipy.optimize import least_squares
 from PedBoneSegLib.errors import BadInput
 
 from .anatomy import JOINTS
-from .anatomy.labelmaps import load as load_labelmap
 from .anatomy.meshes import read_mesh
 from .anatomy.model import Bone
 from .anatomy.people import write_person
@@ -128,20 +127,18 @@ def subjects(shapes: Path, atlas: Path | None = None) -> list[Subject]:
         found.append(Subject(f"LLP_{name}", f"LLP_{name}", "map_LLP26_MPL2", "knee", "x -y z", bones, groups))
     vhf = {bone: Shape(f"imago_lowerleg_Apache/VHF_right_{bone}.obj") for bone in JOINTS["knee"].BONES}
     found.append(Subject("VHF", "VHF", "imago_lowerleg_Apache", "knee", "y -x z", vhf))
-    for name, axes in (("VHF", "x y z"), ("VHM", "-x y -z")):
-        files = {"talus": "Talus", "calcaneus": "Calcaneous", "tibia": "Tibia", "fibula": "Fibula"}
-        files |= {"navicular": "Navicular", "cuboid": "Cuboid", "medial cuneiform": "MedialCuneiform"}
-        files |= {"middle cuneiform": "IntermediateCuneiform", "lateral cuneiform": "LateralCuneiform"}
-        paths = {bone: f"vhf_vhm_denver_CCBY/{name}_Right_Bone_{file}.vtp" for bone, file in files.items()}
-        bones = {bone: Shape(path) for bone, path in paths.items() if (shapes / path).exists()}
-        shank = tuple(bone for bone in ("tibia", "fibula") if bone in bones)  # the feet hang down
-        foot = tuple(bone for bone in bones if bone not in shank)
-        found.append(Subject(name, name, "vhf_vhm_denver_CCBY", "ankle", axes, bones, (foot, shank)))
+    shank = {"tibia": "Tibia", "fibula": "Fibula"}  # the feet hang down
+    foot = {"talus": "Talus", "calcaneus": "Calcaneous", "navicular": "Navicular", "cuboid": "Cuboid"}
+    foot |= {f"{which.lower()} cuneiform": f"{which}Cuneiform" for which in ("Medial", "Lateral")}
+    foot |= {"middle cuneiform": "IntermediateCuneiform"}
+    bones = {b: Shape(f"vhf_vhm_denver_CCBY/VHF_Right_Bone_{file}.vtp") for b, file in (foot | shank).items()}
+    groups = (tuple(foot), tuple(shank))
+    found.append(Subject("VHF", "VHF", "vhf_vhm_denver_CCBY", "ankle", "x y z", bones, groups))
     for name, file in (("UNIBAS_A", "femur_reference"), ("UNIBAS_B", "gingr_femur_target")):
         femur = {"femur": Shape(f"unibas_femur_Apache/{file}.stl")}
         found.append(Subject(name, name, "unibas_femur_Apache", "knee", "x -y -z", femur))
     totalseg = "totalseg_s0327_shoulder_CCBY/s0327_labels.nii.gz"
-    for side, axes, labels in (("L", "-x y z", {"scapula": 1}), ("R", "x y z", {"scapula": 2, "humerus": 4})):
+    for side, axes, labels in (("L", "x -y z", {"scapula": 1}), ("R", "-x -y z", {"scapula": 2, "humerus": 4})):
         bones = {
             bone: Shape(totalseg, label=label) for bone, label in labels.items()
         }  # the left humerus is cut in half
@@ -153,23 +150,13 @@ def subjects(shapes: Path, atlas: Path | None = None) -> list[Subject]:
     for joint, wanted in (("knee", fma), ("shoulder", {"humerus": 23130})):
         bones = {bone: Shape(f"bodyparts3d_severus/FMA{number}.stl") for bone, number in wanted.items()}
         found.append(Subject("BP3D", "BP3D", "bodyparts3d_severus", joint, "-x -y z", bones))
-    if atlas:
-        leg = {bone: f"{bone}_r.vtp" for bone in ("femur", "tibia", "fibula", "patella")}
-        foot = {
-            "talus": "talus_rv.vtp",
-            "calcaneus": "calcaneous_rv.vtp",
-            "tibia": "tibia_r.vtp",
-            "fibula": "fibula_r.vtp",
-        }
-        arm = {"scapula": "scapula_rv.vtp", "humerus": "humerus_rv.vtp"}
-        shank = ("tibia", "fibula")
-        for name, joint, files, groups in (
-            ("OPENSIM_LEG", "knee", leg, (("femur",), shank, ("patella",))),
-            ("OPENSIM_LEG", "ankle", foot, (("talus",), ("calcaneus",), shank)),
-            ("OPENSIM_ARM", "shoulder", arm, (("scapula",), ("humerus",))),
-        ):
-            bones = {bone: Shape(str(atlas / file)) for bone, file in files.items()}
-            found.append(Subject(name, name, "opensim", joint, "z x y", bones, groups, unit=1000.0))
+    if atlas:  # of the meshes the scapula alone: the others have 72 points
+        scapula = {"scapula": Shape(str(atlas / "scapula_rv.vtp"))}
+        found.append(Subject("OPENSIM", "OPENSIM", "opensim", "shoulder", "z x y", scapula, unit=1000.0))
+        labels = {"femur": 5, "tibia": 6, "fibula": 8, "patella": 7}
+        knee = {bone: Shape(str(atlas / "knee_adult_dess_labels.nrrd"), label=label) for bone, label in labels.items()}
+        groups = (("femur",), ("tibia", "fibula"), ("patella",))
+        found.append(Subject("PYMSKT", "PYMSKT", "pymskt", "knee", "-x -y z", knee, groups))
     return [one for one in found if all((shapes / shape.file).exists() for shape in one.bones.values())]
 
 
@@ -241,12 +228,15 @@ def _is_flat(points: np.ndarray, end: float, span: float) -> bool:
 
 
 def _surface(path: Path, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """A label's surface in the image's world (right, anterior, up)."""
+    """The surface of a label's largest part, in the image's world (left, posterior, up)."""
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-    image = nibabel.load(path)
-    mask = np.pad(np.asarray(image.dataobj) == label, 3)
+    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    mask = np.pad(sitk.GetArrayFromImage(image).T == label, 3)
+    parts, count = ndimage.label(mask)
+    if count > 1:
+        mask = parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1
     smooth = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
     grid, contour = vtk.vtkImageData(), vtk.vtkFlyingEdges3D()
     grid.SetDimensions(mask.shape)
@@ -257,7 +247,8 @@ def _surface(path: Path, label: int) -> tuple[np.ndarray, np.ndarray]:
     mesh = contour.GetOutput()
     voxels = vtk_to_numpy(mesh.GetPoints().GetData()).astype(float) - 3
     cells = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
-    return nibabel.affines.apply_affine(image.affine, voxels), cells
+    turn = np.array(image.GetDirection()).reshape(3, 3)
+    return np.array(image.GetOrigin()) + (voxels * image.GetSpacing()) @ turn.T, cells
 
 
 def lay_onto(
@@ -409,10 +400,6 @@ def main() -> None:
                 bones,
                 shapes,
             )
-    if args.atlas and (knee := args.atlas / "knee_adult_dess_labels.nrrd").exists():
-        labels = {"femur": 5, "tibia": 6, "patella": 7, "fibula": 8}
-        shapes = {f"knee.{bone}": field for bone, field in load_labelmap(knee, "knee", labels).items()}
-        _write(args.out, "PYMSKT", "PYMSKT", ["pymskt"], False, {bone: {} for bone in shapes}, shapes)
     print(f"{sum(path.stat().st_size for path in args.out.glob('*.npz')) / 2**20:.1f} MiB")
 
 
