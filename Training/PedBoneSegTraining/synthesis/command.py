@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shapes",
         metavar="SHAPES",
-        help="bones from a folder of meshes, or a label map: FILE or FILE#femur=5,tibia=6,side=left",
+        help="bones from a folder of people or of meshes, or a label map: FILE or FILE#femur=5,tibia=6,side=left",
     )
     parser.add_argument("--unlabelled", action="store_true", help="images only, in imagesTs")
     parser.add_argument("--preset", choices=sorted(PRESETS | HELD_OUT_PRESETS), help="every exam in one sequence")
