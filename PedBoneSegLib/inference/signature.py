@@ -27,11 +27,10 @@ import torch
 from torch import Tensor
 
 from ..models.bundle import Bundle
-from ..models.manifest import DomainCard
+from ..models.manifest import FEWEST_REFERENCES, DomainCard
 
 FLOOR = 1e-2  # relative to the largest singular value
 MOST_SLICES = 8
-FEWEST_REFERENCES = 8  # with fewer exams there is no verdict
 FARTHEST = 2**0.5  # the largest distance of two signatures: no entry is above 0, so their angle is at most 90°
 
 

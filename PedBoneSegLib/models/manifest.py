@@ -16,6 +16,7 @@ from ..network.config import NetworkConfig
 from .slice_settings import SliceSettings
 
 SCHEMA = 1
+FEWEST_REFERENCES = 8  # reference exams of a domain; with fewer there is no verdict
 MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 PRECISIONS = ("float32", "bfloat16", "float16")
 STORAGES = ("float32", "float16")

@@ -91,7 +91,7 @@ def clone(tmp_path) -> Path:
         pytest.skip("the commands would install packages; run make setup first")
     folder = tmp_path / "clone"
     folder.mkdir()
-    for entry in subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0"):
+    for entry in subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, encoding="utf-8").split("\0"):
         top = entry.partition("/")[0]
         if top and not (folder / top).exists():
             (folder / top).symlink_to(ROOT / top)
@@ -115,7 +115,12 @@ def test_the_commands_run(page, clone):
     environment.pop("PYTEST_ADDOPTS", None)
     home.mkdir()
     done = subprocess.run(
-        ["bash", "-c", "\n".join(script)], cwd=clone, env=environment, capture_output=True, text=True, timeout=SECONDS
+        ["bash", "-c", "\n".join(script)],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=SECONDS,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 

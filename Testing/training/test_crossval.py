@@ -30,7 +30,7 @@ def command(config, folder, *more):
 
 
 def crossval(config, folder, *more):
-    return subprocess.run(command(config, folder, *more), env=ENVIRONMENT, capture_output=True, text=True)
+    return subprocess.run(command(config, folder, *more), env=ENVIRONMENT, capture_output=True, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def report(whole, tmp_path_factory):
             writer.writerows(changed)
     done = subprocess.run(
         [sys.executable, "-m", "PedBoneSegTraining", "report", str(whole[0]), str(worse), "-o", str(folder / "page")],
-        env=ENVIRONMENT, capture_output=True, text=True,
+        env=ENVIRONMENT, capture_output=True, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "page"
@@ -147,7 +147,7 @@ def test_a_real_browser_opens_the_page_and_steps_through_an_exam(report, tmp_pat
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
          "--enable-logging=stderr", "--dump-dom", moved.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, encoding="utf-8", timeout=120,
     )  # fmt: skip
     assert re.search(r"<output>slice 1 of \d+</output>", done.stdout), done.stderr[-2000:]
     assert "CONSOLE" not in done.stderr, done.stderr

@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,10 +27,11 @@ from PedBoneSegLib.files import read_text
 from PedBoneSegLib.formats.names import split_name
 from PedBoneSegLib.formats.reading import read_volume
 from PedBoneSegLib.formats.registry import read_suffixes
-from PedBoneSegLib.inference.signature import FEWEST_REFERENCES
+from PedBoneSegLib.models.manifest import FEWEST_REFERENCES
 from PedBoneSegLib.volume import Grid, Volume
 
-from ..configuration.sections import Data
+if TYPE_CHECKING:  # torch, which the configuration's extensions load, is not needed to look at data
+    from ..configuration.sections import Data
 
 SIDES = ("left", "right")
 
@@ -168,7 +169,7 @@ class Split:
     reserved: tuple[str, ...]
 
 
-def split_cases(dataset: Dataset, data: Data, seed: int, hold_out: Iterable[str] = ()) -> Split:
+def split_cases(dataset: Dataset, data: "Data", seed: int, hold_out: Iterable[str] = ()) -> Split:
     """Who learns, who is looked at, who chooses among the steps, and who is reserved.
 
     The fold of the data set's own splits comes first, or else a share for validation; a data set that has folds but not

@@ -4,13 +4,16 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PedBoneSegLib.anatomy import JointTable, joint_table, known_joints
 from PedBoneSegLib.errors import BadInput
 from PedBoneSegLib.network.config import DomainSpec
 
-from ..configuration.sections import Configuration
 from .dataset import Case, Dataset, LoadedCase, Split, fingerprint, load_case, read_dataset, split_cases
+
+if TYPE_CHECKING:  # torch, which the configuration's extensions load, is not needed to look at data
+    from ..configuration.sections import Configuration
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class DomainData:
             done(case.name)
 
 
-def open_domains(config: Configuration) -> dict[str, DomainData]:
+def open_domains(config: "Configuration") -> dict[str, DomainData]:
     """Reads the descriptions of all data sets and splits their cases; no voxel is read."""
     domains = {name: _open_domain(name, config) for name in config.domains}
     folds = [len(dataset.folds) for domain in domains.values() for dataset in domain.datasets if dataset.folds]
@@ -47,7 +50,7 @@ def open_domains(config: Configuration) -> dict[str, DomainData]:
     return domains
 
 
-def _open_domain(name: str, config: Configuration) -> DomainData:
+def _open_domain(name: str, config: "Configuration") -> DomainData:
     domain = config.domains[name]
     table = read_table(domain.joint, domain.table)
     datasets = tuple(read_dataset(folder, domain.joint, name, table) for folder in domain.datasets)

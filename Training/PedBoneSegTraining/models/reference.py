@@ -14,7 +14,8 @@ import numpy as np
 
 from PedBoneSegLib.inference.passes import stacks_by_domain
 from PedBoneSegLib.inference.predictor import Predictor
-from PedBoneSegLib.inference.signature import FEWEST_REFERENCES, Apart, Moments, Whitened, nearest
+from PedBoneSegLib.inference.signature import Apart, Moments, Whitened, nearest
+from PedBoneSegLib.models.manifest import FEWEST_REFERENCES
 
 from ..data.dataset import LoadedCase
 from .calibration import MAX_EXAMS, MIN_EXAMS, fit_review, fit_temperature, sample_voxels, segment_for_review
