@@ -11,7 +11,8 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-TEST := QT_QPA_PLATFORM=offscreen OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# PYTHONUTF8: Qt resets the locale of the process that tests the panel, and what other programs print is read as UTF-8.
+TEST := QT_QPA_PLATFORM=offscreen OMP_NUM_THREADS=1 PYTHONUTF8=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo setup test lint coverage clean
 
